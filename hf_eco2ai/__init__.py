@@ -1,0 +1,37 @@
+"""Energy, CO₂e and cost of a Hugging Face Trainer run, measured and published on `/metrics`.
+
+Importing this package imports nothing heavy: each name below is loaded when it is first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from hf_eco2ai.version import __version__
+
+if TYPE_CHECKING:
+    from hf_eco2ai.callback import Eco2AICallback
+    from hf_eco2ai.config import CarbonConfig
+    from hf_eco2ai.errors import ConfigError, Eco2AIError
+    from hf_eco2ai.outputs.report import Report
+    from hf_eco2ai.records import Snapshot
+
+_HOME = {
+    "CarbonConfig": "hf_eco2ai.config",
+    "ConfigError": "hf_eco2ai.errors",
+    "Eco2AICallback": "hf_eco2ai.callback",
+    "Eco2AIError": "hf_eco2ai.errors",
+    "Report": "hf_eco2ai.outputs.report",
+    "Snapshot": "hf_eco2ai.records",
+}
+
+__all__ = ["CarbonConfig", "ConfigError", "Eco2AICallback", "Eco2AIError", "Report", "Snapshot", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'hf_eco2ai' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,432 @@
+"""Eco2AICallback: the Trainer's events, passed on to a monitor. The only module that imports transformers.
+
+Nothing here may raise into training, hold it up, or write over its progress bar. Per optimizer step it stores two instants and
+a few counts.
+"""
+
+import atexit
+import functools
+import logging
+import os
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Any, TypeVar
+
+from tqdm.auto import tqdm
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from hf_eco2ai import wiring
+from hf_eco2ai.config import CarbonConfig, Environment
+from hf_eco2ai.ledger import Ledger
+from hf_eco2ai.monitor import Monitor
+from hf_eco2ai.outputs.labels import LabelRules
+from hf_eco2ai.outputs.report import Report, live_line
+from hf_eco2ai.outputs.server import Endpoint
+from hf_eco2ai.records import FailedStepReason, Failure, Phase, RunState, Snapshot
+from hf_eco2ai.run import RunProgress
+
+logger = logging.getLogger("hf_eco2ai")
+
+ENTRY_POINTS = frozenset({"train", "evaluate", "predict"})
+"""Methods of the Trainer in which a run lives; when the thread has left them without `on_train_end`, training has failed."""
+
+MISSES_BEFORE_FAILED = 2
+"""A look at another thread's stack may catch it in the middle of a return; two in a row may not."""
+
+Event = TypeVar("Event", bound=Callable[..., None])
+
+
+def _never_raises(event: Event) -> Event:
+    """A defect of ours costs a log line and a count, not the user's training."""
+
+    @functools.wraps(event)
+    def safe(self: "Eco2AICallback", args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        try:
+            event(self, args, state, control, **kwargs)
+        except Exception as error:  # noqa: BLE001 - the Trainer's own objects are foreign, and training must go on
+            self._fail(error, event.__name__)
+
+    return safe  # type: ignore[return-value]
+
+
+class Eco2AICallback(TrainerCallback):  # type: ignore[misc]
+    """Measures each `train()` of the Trainer that it is added to, and publishes it on `/metrics`.
+
+    Without a config every setting has its default (see docs/configuration.md). Each `train()` is a run of its own, unless
+    `run_id` is set: then they go on as one run. `evaluate()` and `predict()` outside training are runs too.
+
+    Raises:
+        ConfigError: a setting is unknown or wrong. Nothing is raised later.
+
+    """
+
+    def __init__(self, config: CarbonConfig | None = None) -> None:
+        super().__init__()
+        _log_above_progress_bars()
+        if config is not None and not isinstance(config, CarbonConfig):
+            raise TypeError(f"config must be a CarbonConfig, not {type(config).__name__}: Eco2AICallback(config=CarbonConfig(…))")
+        self.config = config if config is not None else CarbonConfig()
+        wiring.check_gpu_ids(wiring.reader_context(self.config, Environment.read()))
+        self._grid = wiring.grid(self.config)
+        self._rules = LabelRules(
+            self.config.max_projects, self.config.aggregate_similar_models, self.config.label_cleanup_enabled
+        )
+        self._monitor: Monitor | None = None
+        self._endpoint: Endpoint | None = None
+        self._ledger: Ledger | None = None
+        self._progress = RunProgress()
+        self._snapshot: Snapshot | None = None
+        self._trainer_state: TrainerState | None = None
+        self._thread_id = 0
+        self._frame: FrameType | None = None
+        self._misses = 0
+        self._phase: Phase | None = None
+        self._resumed = False
+        self._flops_before = 0.0
+        self._tokens_before = 0
+        self._speaks = False
+        self._spoke_at = 0.0
+        self._at_exit: Callable[[], None] | None = None
+        self._ending = threading.Lock()
+
+    @property
+    def snapshot(self) -> Snapshot | None:
+        """Every figure of the running or last run; None before the first reading. May be read from any thread."""
+        monitor = self._monitor
+        return (monitor.snapshot if monitor is not None else None) or self._snapshot
+
+    @property
+    def report(self) -> Report | None:
+        """The figures with their sources; `str()` of it is the summary. None before the first reading."""
+        snapshot = self.snapshot
+        return None if snapshot is None else Report(snapshot)
+
+    @property
+    def metrics_url(self) -> str | None:
+        """Where `/metrics` is while the run lives; None without an endpoint."""
+        endpoint = self._endpoint
+        return None if endpoint is None or endpoint.url is None else f"{endpoint.url}/metrics"
+
+    # The run's beginning and end
+
+    @_never_raises
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """A run begins, or begins again after `auto_find_batch_size` met a full memory."""
+        if not state.is_local_process_zero:
+            return
+        frame = _trainer_frame()
+        if self._monitor is not None and not self._make_room(frame):
+            return
+        again = self._monitor is not None
+        if not again:
+            self._open_run("setup", args, state, frame, kwargs.get("model"))
+        else:
+            self._progress.step_failed("out_of_memory")
+            self._enter("setup")
+        self._trainer_state = state
+        self._resumed = state.global_step > 0
+        self._flops_before = 0.0 if again else state.total_flos
+        self._tokens_before = 0 if again else state.num_input_tokens_seen
+        loader = kwargs.get("train_dataloader")
+        self._progress.begin(state.global_step, state.max_steps, _batch_samples(args, state), _epoch_samples(args, state, loader))
+
+    @_never_raises
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """The run has ended as it should."""
+        if self._owns(state):
+            self._note_totals(state)
+            self._close_run("ended")
+
+    def _make_room(self, frame: FrameType | None) -> bool:
+        """Whether a run that begins while one lives may have this callback. Ends the old one if its training is gone."""
+        if frame is not None and frame is self._frame:
+            return True
+        if self._is_training() and threading.get_ident() != self._thread_id:
+            logger.error(
+                "This Eco2AICallback is measuring another Trainer's run, so this run is not measured. "
+                "Give each Trainer its own Eco2AICallback()."
+            )
+            return False
+        self._close_run("failed")
+        return True
+
+    def _open_run(self, phase: Phase, args: TrainingArguments, state: TrainerState, frame: FrameType | None, model: Any) -> None:
+        config = self.config
+        run = wiring.identity(config, _model_name(model), time.time())
+        if self._ledger is None or self._ledger.identity.run_id != run.run_id:
+            self._ledger, self._progress = wiring.ledger(config, run), RunProgress()
+        self._thread_id, self._frame, self._misses = threading.get_ident(), frame, 0
+        self._trainer_state = state
+        on_cpu = getattr(getattr(args, "device", None), "type", "") == "cpu"
+        monitor = wiring.monitor(
+            config,
+            self._ledger,
+            self._grid,
+            wiring.reader_context(config, Environment.read(), on_cpu=on_cpu),
+            self._progress.progress,
+            still_running=self._is_training,
+            abandoned=functools.partial(self._close_run, "failed"),
+        )
+        self._monitor, self._phase = monitor, phase
+        if config.export_prometheus:
+            self._endpoint = Endpoint(
+                config.prometheus_host,
+                config.prometheus_port,
+                lambda: () if monitor.snapshot is None else (monitor.snapshot,),
+                self._rules,
+                compression=config.compression_enabled,
+                fail=monitor.fail,
+            )
+        self._at_exit = _call_at_exit(self)
+        monitor.start(phase)
+        self._speaks = config.console_interval > 0 and state.is_world_process_zero
+        self._spoke_at = time.monotonic()
+        self._say(_opening(monitor.snapshot, self.metrics_url))
+
+    def _close_run(self, state: RunState) -> None:
+        """End the run, whoever notices it first: the Trainer's event, the sampler, or the interpreter's exit."""
+        with self._ending:
+            monitor, endpoint, self._monitor, self._endpoint = self._monitor, self._endpoint, None, None
+        if monitor is None:
+            return
+        if state == "failed":
+            self._progress.step_failed(_reason(self._frame))
+        monitor.stop(state)
+        self._snapshot = monitor.snapshot
+        self._frame = self._trainer_state = self._phase = None
+        if self._at_exit is not None:
+            atexit.unregister(self._at_exit)
+            self._at_exit = None
+        if endpoint is not None:
+            endpoint.stop()
+        if self._snapshot is not None:
+            self._say(str(Report(self._snapshot)))
+
+    def _is_training(self) -> bool:
+        """Whether the thread that began the run is still inside the Trainer's method that began it.
+
+        The Trainer calls no event when an exception or Ctrl-C ends training, so the sampler looks at that thread's stack.
+        """
+        if self._frame is None:
+            return True
+        frame = sys._current_frames().get(self._thread_id)  # noqa: SLF001 - documented, for just such purposes
+        while frame is not None:
+            if frame is self._frame:
+                self._misses = 0
+                return True
+            frame = frame.f_back
+        self._misses += 1
+        return self._misses < MISSES_BEFORE_FAILED
+
+    # What the Trainer does in between
+
+    @_never_raises
+    def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """An epoch begins; the first one after a resume may be under way."""
+        if self._owns(state):
+            self._progress.epoch_begin((state.epoch or 0.0) % 1 if self._resumed else 0.0)
+            self._resumed = False
+
+    @_never_raises
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """A step begins, its data being there."""
+        if self._owns(state):
+            if self._phase != "train":
+                self._enter("train")
+            self._progress.step_begin(time.monotonic())
+
+    @_never_raises
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """An optimizer step is done. Evaluation and saving, if any, come next."""
+        if self._owns(state):
+            self._progress.step_end(time.monotonic(), state.global_step)
+            if control.should_evaluate or control.should_save or control.should_training_stop:
+                self._enter(_next_phase(control))
+
+    @_never_raises
+    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """An epoch is done. Evaluation and saving, if any, come next."""
+        if self._owns(state):
+            self._progress.epoch_end()
+            self._enter(_next_phase(control))
+
+    @_never_raises
+    def on_prediction_step(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """A batch of an evaluation: of the run's, or of one outside training, which is then a run of its own."""
+        if self._monitor is None and state.is_local_process_zero:
+            self._open_run("evaluate", args, state, _trainer_frame(), kwargs.get("model"))
+        if self._phase != "evaluate" and self._owns(state):
+            self._enter("evaluate")
+
+    @_never_raises
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """An evaluation is done."""
+        if not self._owns(state):
+            return
+        if self._outside_training():
+            self._close_run("ended")
+        else:
+            # `save_strategy="best"` decides on saving only after this event.
+            may_save = str(getattr(args.save_strategy, "value", args.save_strategy)) == "best"
+            self._enter("save" if may_save else _next_phase(control, evaluated=True))
+
+    @_never_raises
+    def on_predict(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """A prediction is done."""
+        if self._owns(state) and self._outside_training():
+            self._close_run("ended")
+
+    @_never_raises
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """A checkpoint is written."""
+        if self._owns(state):
+            self._note_totals(state)
+            self._enter("idle" if control.should_training_stop else "train")
+
+    @_never_raises
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        """Loss and its like have been logged; now and then our own figures follow on the terminal."""
+        if not self._owns(state):
+            return
+        self._progress.log(logs or {})
+        self._note_totals(state)
+        snapshot, now = self.snapshot, time.monotonic()
+        if snapshot is not None and snapshot.rates is not None and now - self._spoke_at >= self.config.console_interval:
+            self._spoke_at = now
+            self._say(live_line(snapshot))
+
+    def _owns(self, state: TrainerState) -> bool:
+        """Whether this event is of the run that is measured, and not of another Trainer that shares the callback."""
+        return self._monitor is not None and self._trainer_state is state
+
+    def _outside_training(self) -> bool:
+        return self._frame is not None and self._frame.f_code.co_name != "train"
+
+    def _enter(self, phase: Phase) -> None:
+        if phase != self._phase and self._monitor is not None:
+            self._phase = phase
+            self._monitor.mark(phase)
+
+    def _note_totals(self, state: TrainerState) -> None:
+        tokens = int(state.num_input_tokens_seen) - self._tokens_before
+        self._progress.totals(max(0, tokens), max(0.0, float(state.total_flos) - self._flops_before))
+
+    def _say(self, lines: str) -> None:
+        """On the terminal, above the Trainer's progress bar."""
+        if self._speaks:
+            tqdm.write(lines)
+
+    def _fail(self, error: Exception, where: str) -> None:
+        failure = Failure(
+            "callback_failed",
+            f"{where} {type(error).__name__}",
+            f"{where} failed ({error!r}); training goes on, some figures of this run may be missing.",
+        )
+        monitor = self._monitor
+        if monitor is not None:
+            monitor.fail(failure)
+        else:
+            logger.warning("%s", failure.message)
+
+
+def _next_phase(control: TrainerControl, *, evaluated: bool = False) -> Phase:
+    if control.should_evaluate and not evaluated:
+        return "evaluate"
+    if control.should_save:
+        return "save"
+    return "idle" if control.should_training_stop else "train"
+
+
+def _trainer_frame() -> FrameType | None:
+    """The frame of the Trainer's `train`, `evaluate` or `predict` that led here; None if something else calls the callback."""
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - documented
+    while frame is not None:
+        if frame.f_code.co_name in ENTRY_POINTS and frame.f_globals.get("__name__") == "transformers.trainer":
+            return frame
+        frame = frame.f_back
+    return None
+
+
+def _reason(frame: FrameType | None) -> FailedStepReason:
+    """Why training ended, if the interpreter has already shown the exception that left it."""
+    error = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
+    trace: TracebackType | None = getattr(error, "__traceback__", None)
+    while trace is not None:
+        if trace.tb_frame is frame:
+            return "out_of_memory" if "OutOfMemory" in type(error).__name__ else "exception"
+        trace = trace.tb_next
+    return "exception"
+
+
+def _model_name(model: Any) -> str:
+    """The hub name or path that a model was loaded from, or its class where it was built from a config."""
+    inner = getattr(model, "module", model)
+    name = getattr(getattr(inner, "config", None), "_name_or_path", "")
+    return str(name) or type(inner).__name__
+
+
+def _batch_samples(args: TrainingArguments, state: TrainerState) -> int:
+    """Samples of one optimizer step, over all ranks."""
+    per_rank = getattr(state, "train_batch_size", None) or args.train_batch_size
+    return int(per_rank) * int(args.gradient_accumulation_steps) * int(args.world_size)
+
+
+def _epoch_samples(args: TrainingArguments, state: TrainerState, loader: Any) -> int | None:
+    """Samples of one epoch, over all ranks; None for a stream."""
+    try:
+        count = len(loader.dataset)
+    except (AttributeError, TypeError):
+        return None
+    if args.dataloader_drop_last:
+        batch = int(getattr(state, "train_batch_size", None) or args.train_batch_size) * int(args.world_size)
+        count -= count % batch
+    return count
+
+
+def _opening(snapshot: Snapshot | None, url: str | None) -> str:
+    """What is measured, and where it can be seen."""
+    if snapshot is None:
+        measured = "no reading yet (a driver is slow to answer)"
+    else:
+        devices = [status.device for status in snapshot.devices]
+        names = [f"{device.component} {device.index} ({device.basis})".replace("  ", " ") for device in devices[:4]]
+        more = f" and {len(devices) - 4} more" if len(devices) > 4 else ""  # noqa: PLR2004
+        measured = ("measuring " + ", ".join(names) + more) if devices else "no device can be measured here"
+    return f"hf_eco2ai: {measured}" + (f"; metrics at {url}" if url else "")
+
+
+def _call_at_exit(callback: Eco2AICallback) -> Callable[[], None]:
+    """Close the run when the interpreter ends with training unfinished; in a forked child do nothing."""
+    owner, reference = os.getpid(), weakref.ref(callback)
+
+    def close() -> None:
+        alive = reference()
+        if alive is not None and os.getpid() == owner:
+            alive._close_run("failed")  # noqa: SLF001 - a closure of this module
+
+    atexit.register(close)
+    return close
+
+
+class _AboveProgressBars(logging.Handler):
+    """Writes our warnings above the progress bars, as long as the application has set up no logging of its own."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not logging.getLogger().handlers:
+            tqdm.write(f"hf_eco2ai: {record.getMessage()}", file=sys.stderr)
+
+
+def _log_above_progress_bars() -> None:
+    if not logger.handlers:
+        logger.addHandler(_AboveProgressBars(logging.WARNING))

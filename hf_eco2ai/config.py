@@ -1,0 +1,207 @@
+"""CarbonConfig: every setting with its unit, where it came from, and a clear word for each mistake.
+
+The only module that reads the environment.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    PyprojectTomlConfigSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from hf_eco2ai.errors import ConfigError
+
+ENV_PREFIX = "HF_ECO2AI_"
+CONFIG_FILE = "hf_eco2ai.toml"
+
+Origin = Literal["argument", "environment", "hf_eco2ai.toml", "pyproject.toml", "default"]
+
+
+def _split_ids(value: Any) -> Any:
+    """`0,2` or `GPU-1a2b,GPU-3c4d` as the environment has it; JSON lists too, from files and arguments as they are."""
+    if isinstance(value, str):
+        return tuple(part.strip().strip("\"'") for part in value.strip("[]()").split(",") if part.strip())
+    return value
+
+
+def _number_ids(value: tuple[int | str, ...] | None) -> tuple[int | str, ...] | None:
+    return None if value is None else tuple(int(v) if isinstance(v, str) and v.isdigit() else v for v in value)
+
+
+def _code(value: str) -> str:
+    return value.strip().upper()
+
+
+Code = Annotated[str, AfterValidator(_code)]
+GpuIds = Annotated[tuple[int | str, ...] | None, NoDecode, BeforeValidator(_split_ids), AfterValidator(_number_ids)]
+
+
+class CarbonConfig(BaseSettings):
+    """All settings. Frozen; an unknown or wrong one raises ConfigError at once.
+
+    Strongest first: arguments, `HF_ECO2AI_<NAME>`, `hf_eco2ai.toml`, `[tool.hf_eco2ai]` in pyproject.toml, defaults. Files are
+    looked for in the working directory.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX,
+        frozen=True,
+        extra="forbid",
+        toml_file=CONFIG_FILE,
+        pyproject_toml_table_header=("tool", "hf_eco2ai"),
+        hide_input_in_errors=True,
+        env_ignore_empty=True,
+        defer_build=True,  # 20 ms of every import, paid when a CarbonConfig is made
+        protected_namespaces=(),
+    )
+
+    project_name: str = Field("default", min_length=1, description="What the run belongs to; the label of most metrics")
+    experiment_name: str = Field("", description="A name within the project, shown on `hf_training_run_info`")
+    run_id: str = Field("", description="Identity of the run; empty: a new one for each `train()`")
+    model_name: str = Field("", description="Label of the model; empty: the model's own name")
+    country: Code = Field("", description="ISO 3166-1 two-letter code of where the machine stands; empty: world average, flagged")
+    region: Code = Field("", description="Region of the country, e.g. a US state: `CA`")
+    grid_carbon_intensity: float | None = Field(
+        None, ge=0, le=3000, description="Your own carbon intensity (gCO₂e/kWh), instead of the table's"
+    )
+    grid_factor_type: Literal["lifecycle", "direct", "marginal"] = Field(
+        "lifecycle", description="What kind of factor `grid_carbon_intensity` is"
+    )
+    pue: float = Field(1.0, ge=1, le=5, description="Power usage effectiveness of the site (facility / device energy)")
+    electricity_price_per_kwh: float | None = Field(None, ge=0, description="Price of electricity (`currency` per kWh)")
+    gpu_price_per_hour: float | None = Field(None, ge=0, description="Price of one GPU (`currency` per hour)")
+    currency: Annotated[str, AfterValidator(_code)] = Field(
+        "USD", pattern=r"^[A-Za-z]{3}$", description="ISO 4217 code of the prices"
+    )
+    carbon_budget_kg: float | None = Field(
+        None, gt=0, description="Carbon budget of the run (kg CO₂e), shown beside what is used"
+    )
+    measurement_interval: float = Field(1.0, ge=0.1, le=3600, description="Time between two measurements (s)")
+    power_interval: float = Field(
+        0.1, ge=0.02, le=60, description="Time between two power readings of a device without an energy counter (s)"
+    )
+    gpu_ids: GpuIds = Field(None, description="GPUs to measure, by nvidia-smi number or UUID; unset: those the job can see")
+    mig_attribution: Literal["whole", "share"] = Field(
+        "whole", description="Charge a MIG slice with its whole GPU, or with its share of the compute slices"
+    )
+    export_prometheus: bool = Field(True, description="Serve `/metrics` while the run lives")
+    prometheus_host: str = Field("127.0.0.1", min_length=1, description="Address to listen on; 0.0.0.0 opens it to the network")
+    prometheus_port: int = Field(9091, ge=0, le=65535, description="Port to listen on; 0: any free one")
+    compression_enabled: bool = Field(
+        True, description="Gzip the endpoint for clients that ask for it, and what integrations send"
+    )
+    export_batch_size: int = Field(100, ge=1, le=100_000, description="Records that an integration sends at once")
+    max_projects: int = Field(100, ge=1, description="Different project names on one endpoint; the rest are called `other`")
+    aggregate_similar_models: bool = Field(
+        True, description="Fold local paths and checkpoint suffixes of a model into its base name"
+    )
+    label_cleanup_enabled: bool = Field(
+        True, description="Cut label values to 128 characters and take control characters out of them"
+    )
+    console_interval: float = Field(
+        10.0,
+        ge=0,
+        description="Least time between two lines of figures on the terminal (s); 0: no lines and no summary",
+    )
+    simulated_gpus: int = Field(0, ge=0, le=1024, description="Made-up GPUs instead of real ones, for demonstrations")
+    replay: Path | None = Field(None, description="Recording to play instead of measuring, for demonstrations and tests")
+
+    def __init__(self, **settings: Any) -> None:
+        """Raises ConfigError, with the nearest right setting in the message."""
+        unknown = [name for name in settings if name not in type(self).model_fields]
+        if unknown:
+            raise ConfigError("; ".join(_unknown(name, name) for name in unknown))
+        _refuse_unknown_environment(os.environ, type(self).model_fields)
+        try:
+            super().__init__(**settings)
+        except ValidationError as error:
+            raise ConfigError("; ".join(_explain(dict(problem)) for problem in error.errors(include_input=False))) from None
+        except (OSError, ValueError) as error:  # A file that is no TOML.
+            raise ConfigError(f"{CONFIG_FILE} or pyproject.toml cannot be read: {error}") from error
+        if self.grid_carbon_intensity is None and (self.country or self.region):
+            from hf_eco2ai.footprint.table import check_place  # noqa: PLC0415 - the table costs 15 ms that most imports do not need
+
+            check_place(self.country, self.region)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic-settings'
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The order of precedence."""
+        return (
+            init_settings,
+            env_settings,
+            TomlConfigSettingsSource(settings_cls),
+            PyprojectTomlConfigSettingsSource(settings_cls),
+        )
+
+    @classmethod
+    def origins(cls) -> dict[str, Origin]:
+        """Where each setting of a `CarbonConfig()` made now would come from."""
+        found: dict[str, Origin] = dict.fromkeys(cls.model_fields, "default")
+        for name in PyprojectTomlConfigSettingsSource(cls)():
+            found[name] = "pyproject.toml"
+        for name in TomlConfigSettingsSource(cls)():
+            found[name] = "hf_eco2ai.toml"
+        for name in cls.model_fields:
+            if any(key.upper() == ENV_PREFIX + name.upper() and value for key, value in os.environ.items()):
+                found[name] = "environment"
+        return found
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What the launcher says through environment variables that are not ours."""
+
+    cuda_visible_devices: str | None = None
+    cuda_device_order: str | None = None
+
+    @classmethod
+    def read(cls) -> "Environment":
+        """As of now."""
+        return cls(os.environ.get("CUDA_VISIBLE_DEVICES"), os.environ.get("CUDA_DEVICE_ORDER"))
+
+
+def _refuse_unknown_environment(environ: Mapping[str, str], known: Mapping[str, Any]) -> None:
+    for variable in environ:
+        if variable.upper().startswith(ENV_PREFIX):
+            name = variable[len(ENV_PREFIX) :].lower()
+            if name not in known:
+                raise ConfigError(_unknown(name, variable))
+
+
+def _unknown(name: str, shown: str) -> str:
+    near = get_close_matches(name.lower(), CarbonConfig.model_fields, n=1, cutoff=0.5)
+    if not near:
+        return f"{shown}: there is no such setting; `hf-eco2ai config` lists them all"
+    return f"{shown}: there is no such setting; did you mean {near[0]} ({_description(near[0])})?"
+
+
+def _explain(problem: Mapping[str, Any]) -> str:
+    name = str(problem["loc"][0]) if problem["loc"] else "settings"
+    if problem["type"] == "extra_forbidden":
+        return _unknown(name, name)
+    message = re.sub(r"^Input should be", "should be", str(problem["msg"]))
+    return f"{name}: {message}. It is: {_description(name)}"
+
+
+def _description(name: str) -> str:
+    field = CarbonConfig.model_fields.get(name)
+    return (field.description or "") if field else ""

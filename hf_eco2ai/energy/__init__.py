@@ -1,0 +1,1 @@
+"""2 integrate: joules between two readings, and nothing counted twice."""

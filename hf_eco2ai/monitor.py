@@ -1,0 +1,262 @@
+"""The pipeline once round: read, integrate, account, show. One daemon thread does it, every measurement interval."""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from hf_eco2ai.devices import Reader
+from hf_eco2ai.energy.integrator import Integrator
+from hf_eco2ai.energy.timeline import Mark, Timeline
+from hf_eco2ai.footprint import Grid
+from hf_eco2ai.footprint.account import account
+from hf_eco2ai.ledger import Ledger
+from hf_eco2ai.records import Energy, Failure, Phase, Progress, Reading, RunState, Sample, Snapshot, Tariff, Telemetry
+
+logger = logging.getLogger("hf_eco2ai")
+
+WAIT_SECONDS = 0.5
+"""How long begin and end may wait for a reading; a driver that hangs longer does not hold up training."""
+
+MARK_SPACING_SECONDS = 0.05
+"""Marks closer than this share one reading: NVML refreshes its counters about every 0.1 s, so more would tell nothing more."""
+
+MIN_GAP_SECONDS = 2.0
+REMEMBERED_CAUSES = 1000
+"""So many different causes are logged once each; beyond, failures are only counted."""
+
+
+class Monitor:
+    """Measures one run from `start` to `stop`.
+
+    `open_readers` is called in the monitor's own thread, since opening a driver may take seconds. `snapshot` is replaced by one
+    assignment and may be read from any thread without a lock. Once started, nothing here raises and nothing blocks longer than
+    `WAIT_SECONDS`.
+    """
+
+    def __init__(
+        self,
+        *,
+        open_readers: Callable[[], Sequence[Reader]],
+        ledger: Ledger,
+        grid: Grid,
+        tariff: Tariff,
+        pue: float,
+        progress: Callable[[], Progress],
+        measurement_interval: float,
+        power_interval: float,
+        now: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+        still_running: Callable[[], bool] = lambda: True,
+        abandoned: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._open_readers = open_readers
+        self._readers: Sequence[Reader] = ()
+        self._integrator = Integrator(max_gap=max(MIN_GAP_SECONDS, 1.5 * measurement_interval))
+        self._timeline = Timeline()
+        self._ledger = ledger
+        self._grid = grid
+        self._tariff = tariff
+        self._pue = pue
+        self._progress = progress
+        self._interval = measurement_interval
+        self._power_interval = power_interval
+        self._now = now
+        self._wall = wall
+        self._still_running = still_running
+        self._abandoned = abandoned
+        self._marks: deque[Mark] = deque()
+        self._failures: deque[Failure] = deque()
+        self._known_causes: set[str] = set()
+        self._state: RunState = "running"
+        self._accounted_until = 0.0
+        self._next_tick = 0.0
+        self._next_power = 0.0
+        self._last_tick = 0.0
+        self._tick_seconds = 0.0
+        self._wake = threading.Event()
+        self._first_reading = threading.Event()
+        self._finished = threading.Event()
+        self._stopping = False
+        self._left = False
+        self._thread = threading.Thread(target=self._run, name="hf_eco2ai-sampler", daemon=True)
+        self.snapshot: Snapshot | None = None
+        """The run as of the last tick; None before the first."""
+
+    # Called from the Trainer's thread
+
+    def start(self, phase: Phase = "setup", wait: float = WAIT_SECONDS) -> None:
+        """Begin to measure, and wait (at most `wait` s) until the first reading has been taken."""
+        self.begin(phase)
+        self._thread.start()
+        self._first_reading.wait(wait)
+
+    def mark(self, phase: Phase) -> None:
+        """From this instant on the run is in `phase`. Only stores the instant and wakes the sampler."""
+        self._marks.append(Mark(self._now(), phase))
+        self._wake.set()
+
+    def stop(self, state: RunState = "ended", wait: float = WAIT_SECONDS) -> None:
+        """The run ends at this instant. Waits (at most `wait` s) until the last reading has been taken."""
+        if self._finished.is_set():
+            return
+        self._state = state
+        self._marks.append(Mark(self._now(), None))
+        self._stopping = True
+        self._wake.set()
+        if not self._finished.wait(wait) and self.snapshot is not None:
+            self.snapshot = replace(self.snapshot, state=state)
+
+    def fail(self, failure: Failure) -> None:
+        """Log a failure once per cause, and count it."""
+        self._failures.append(failure)
+        if failure.cause not in self._known_causes and len(self._known_causes) < REMEMBERED_CAUSES:
+            self._known_causes.add(failure.cause)
+            logger.warning("%s", failure.message)
+
+    # The sampler's thread
+
+    def _run(self) -> None:
+        try:
+            self.open()
+            while not self._stopping:
+                delay = self.next_due() - self._now()
+                if delay > 0:
+                    self._wake.wait(delay)
+                self._wake.clear()
+                self._step_safely()
+            self.close()
+        finally:
+            self._first_reading.set()
+            self._finished.set()
+            if self._left:
+                self._abandoned()
+
+    def _step_safely(self) -> None:
+        """A defect of ours must not end the measurement, let alone the training: it is logged, counted, and tried again."""
+        try:
+            self.step()
+        except Exception as error:  # noqa: BLE001 - foreign drivers are called below here
+            self.fail(Failure("tick_failed", f"tick {type(error).__name__}", f"A measurement failed: {error!r}. It goes on."))
+            self._next_tick = self._now() + self._interval
+
+    def begin(self, phase: Phase) -> None:
+        """The run's first instant is now."""
+        self._accounted_until = self._next_tick = self._next_power = self._now()
+        self._marks.append(Mark(self._accounted_until, phase))
+
+    def open(self) -> None:
+        """Open the readers and take the first reading."""
+        self._readers = self._open_readers()
+        self._ledger.open(device for reader in self._readers for device in reader.devices)
+        self._step_safely()
+        self._first_reading.set()
+
+    def next_due(self) -> float:
+        """The instant at which `step` has something to do."""
+        due = min(self._next_tick, self._next_power) if self._power_only() else self._next_tick
+        return min(due, self._last_tick + MARK_SPACING_SECONDS) if self._marks else due
+
+    def step(self) -> None:
+        """Do what is due: a regular tick, a tick for the marks that have come in, or only power readings."""
+        now = self._now()
+        if now >= self._next_tick:
+            self.tick()
+            self._ledger.regular(self._accounted_until)
+            self._next_tick = _after(self._next_tick, self._interval, now)
+            if not self._stopping and not self._still_running():
+                self._abandon()
+        elif self._marks and now >= self._last_tick + MARK_SPACING_SECONDS:
+            self.tick()
+        if self._power_only() and now >= self._next_power:
+            self._absorb(_merge([reader.read_power() for reader in self._readers]))
+            self._next_power = _after(self._next_power, self._power_interval, now)
+
+    def tick(self) -> None:
+        """Once round the pipeline."""
+        began = self._now()
+        sample = _merge([reader.read() for reader in self._readers])  # 1 read
+        self._absorb(sample)  # 2 integrate, 3 account
+        self._ledger.see(sample)
+        self._publish()  # 4 show
+        self._last_tick = self._now()
+        self._tick_seconds = self._last_tick - began
+
+    def _absorb(self, sample: Sample) -> None:
+        """Readings become joules, joules become CO₂e and cost, each in the phase in which it was used."""
+        energies, failures = self._integrator.add(sample.readings)
+        for failure in (*sample.failures, *failures):
+            self.fail(failure)
+        self._account(energies)
+
+    def _account(self, energies: list[Energy]) -> None:
+        while self._marks:
+            self._timeline.add(self._marks.popleft())
+        until = max(self._now(), self._accounted_until)
+        seconds: dict[Phase, float] = {}
+        for start, end, phase in self._timeline.cut(self._accounted_until, until):
+            seconds[phase] = seconds.get(phase, 0.0) + end - start
+        self._accounted_until = until
+        joules: dict[Phase, float] = {}
+        for energy in energies:
+            for start, end, phase in self._timeline.cut(energy.start, energy.end):
+                part = energy.between(start, end)
+                joules[phase] = joules.get(phase, 0.0) + part
+                self._ledger.add_energy(energy, part, end - start)
+        factor = self._grid.factor()
+        gpus = self._ledger.gpus()
+        for phase in {**seconds, **joules}:
+            wall = seconds.get(phase, 0.0)
+            footprint = account(joules.get(phase, 0.0), factor, self._tariff, self._pue, wall * gpus)
+            self._ledger.add(phase, wall, footprint, factor.factor_type)
+
+    def _publish(self) -> None:
+        while self._failures:
+            self._ledger.count(self._failures.popleft().error_type)
+        self.snapshot = self._ledger.snapshot(
+            state=self._state,
+            updated_unix=self._wall(),
+            progress=self._progress(),
+            factor=self._grid.factor(),
+            tick_seconds=self._tick_seconds,
+        )
+
+    def close(self) -> None:
+        """The last reading, the last snapshot, and the drivers given back."""
+        self._step_safely_once_more()
+        for reader in self._readers:
+            reader.close()
+
+    def _step_safely_once_more(self) -> None:
+        self._next_tick = self._now()
+        self._step_safely()
+        self._account(self._integrator.finish())
+        self._publish()
+
+    def _abandon(self) -> None:
+        """Training has been left without a word (an exception, Ctrl-C): the run ends here."""
+        self._state = "failed"
+        self._marks.append(Mark(self._now(), None))
+        self._stopping = self._left = True
+
+    def _power_only(self) -> bool:
+        return any(reader.power_only for reader in self._readers)
+
+
+def _merge(samples: Sequence[Sample]) -> Sample:
+    readings: list[Reading] = []
+    telemetry: list[Telemetry] = []
+    failures: list[Failure] = []
+    for sample in samples:
+        readings += sample.readings
+        telemetry += sample.telemetry
+        failures += sample.failures
+    return Sample(tuple(readings), tuple(telemetry), tuple(failures))
+
+
+def _after(due: float, interval: float, now: float) -> float:
+    """The next instant of the schedule after `now`; what was missed is not made up for."""
+    missed = max(0, int((now - due) / interval))
+    return due + (missed + 1) * interval

@@ -1,0 +1,1 @@
+"""4 show: our own surfaces. They know a Snapshot and nothing else."""

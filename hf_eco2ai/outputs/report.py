@@ -1,0 +1,101 @@
+"""The figures of a run with the source of each: as text for people, as a dictionary for programs."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from typing import Any
+
+from hf_eco2ai.outputs import text
+from hf_eco2ai.records import DeviceStatus, Snapshot
+
+COMPONENT_WORDS = {"gpu": "GPU", "cpu": "CPU", "dram": "DRAM"}
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a run has used. `str(report)` is the summary that ends a training run."""
+
+    snapshot: Snapshot
+
+    @property
+    def energy_kwh(self) -> float:
+        """Device energy in kWh, PUE not included."""
+        return self.snapshot.total.kwh
+
+    @property
+    def co2_kg(self) -> float:
+        """CO₂e in kg, PUE included."""
+        return self.snapshot.total.kg
+
+    @property
+    def cost(self) -> float | None:
+        """Energy and compute cost in the tariff's currency; None without a price."""
+        return self.snapshot.total.cost
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything, JSON-ready but for NaN and infinite losses. Joules, grams, seconds and Unix seconds, as in `Snapshot`."""
+        return {**asdict(self.snapshot), "basis": self.snapshot.basis}
+
+    def __str__(self) -> str:
+        s = self.snapshot
+        head = f"hf_eco2ai · {s.identity.project_name} · {s.identity.model_name} · run {s.identity.run_id} · {_state(s)}"
+        return "\n".join([head, *_totals(s), *_devices(s.devices), *_phases(s), *_grounds(s)])
+
+
+def live_line(s: Snapshot) -> str:
+    """One line of figures for a terminal: totals, rates, and where the run is going."""
+    parts = [text.footprint(s.total, s.tariff)]
+    if s.rates is not None:
+        parts.append(f"now {text.power(s.rates.watts)}, {text.mass(s.rates.grams_per_hour)} CO₂e/h")
+        if s.rates.cost_per_hour is not None:
+            parts[-1] += f", {text.money(s.rates.cost_per_hour, s.tariff)}/h"
+    if s.forecast is not None:
+        parts.append(f"whole run about {text.energy(s.forecast.joules)}, {text.mass(s.forecast.grams)} CO₂e")
+    basis = "" if s.basis == "measured" else f" [{s.basis}]"
+    return f"hf_eco2ai{basis}: " + " · ".join(parts)
+
+
+def _state(s: Snapshot) -> str:
+    simulated = "SIMULATED GPUs, not a measurement · " if s.basis == "simulated" else ""
+    return f"{simulated}{s.state} after {text.duration(s.seconds)}"
+
+
+def _totals(s: Snapshot) -> list[str]:
+    rows = [("energy", text.energy(s.total.joules)), ("CO₂e", text.mass(s.total.grams))]
+    if s.total.cost is not None:
+        parts = [("energy", s.total.energy_cost), ("compute", s.total.compute_cost)]
+        said = " + ".join(f"{name} {text.money(cost, s.tariff)}" for name, cost in parts if cost is not None)
+        rows.append(("cost", f"{text.money(s.total.cost, s.tariff)} ({said})"))
+    if s.progress.samples and s.total.joules > 0:
+        per_sample = s.total.joules / s.progress.samples
+        rows.append(("efficiency", f"{s.progress.samples / s.total.kwh:,.0f} samples/kWh ({text.energy(per_sample)}/sample)"))
+    return text.table(rows)
+
+
+def _devices(devices: Iterable[DeviceStatus]) -> list[str]:
+    """One row per kind of device and method, not per device: eight GPUs are one line."""
+    rows = []
+    ordered = sorted(devices, key=lambda d: (d.device.component != "gpu", d.device.component, text.methods(d), d.device.note))
+    for (component, how, note), group in groupby(ordered, key=lambda d: (d.device.component, text.methods(d), d.device.note)):
+        members = list(group)
+        model = members[0].device.model
+        name = f"{len(members)} × {model}" if model else COMPONENT_WORDS[component]
+        rows.append((name, text.energy(sum(d.joules for d in members)), f"{how}{f' ({note})' if note else ''}"))
+    return text.table(rows)
+
+
+def _phases(s: Snapshot) -> list[str]:
+    seconds = dict(s.phase_seconds)
+    used = [(phase, total) for phase, total in s.phases if seconds.get(phase, 0.0) > 0 or total.joules > 0]
+    said = ", ".join(f"{phase} {text.energy(total.joules)} in {text.duration(seconds[phase])}" for phase, total in used)
+    return text.table([("phases", said)]) if used else []
+
+
+def _grounds(s: Snapshot) -> list[str]:
+    rows = [("grid factor", text.factor(s.factor)), ("PUE", f"{s.pue:g}")]
+    if s.observed_ratio is not None:
+        rows.append(("observed", f"{text.percent(s.observed_ratio)} of device time"))
+    problems = [f"{count} × {error_type}" for error_type, count in s.errors if count]
+    if problems:
+        rows.append(("problems", ", ".join(problems) + " (see the log)"))
+    return text.table(rows)

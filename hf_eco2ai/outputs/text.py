@@ -1,0 +1,85 @@
+"""Figures as people read them: three significant digits and the unit that fits."""
+
+from collections.abc import Sequence
+
+from hf_eco2ai.records import DeviceStatus, Footprint, GridFactor, Method, Tariff
+
+_ENERGY = ((3.6e9, "MWh"), (3.6e6, "kWh"), (3.6e3, "Wh"), (1.0, "J"))
+_MASS = ((1e6, "t"), (1e3, "kg"), (1.0, "g"), (1e-3, "mg"))
+_POWER = ((1e6, "MW"), (1e3, "kW"), (1.0, "W"))
+
+METHOD_WORDS: dict[Method, str] = {"counter": "counter difference", "trapezoid": "trapezoid over power readings"}
+
+
+def energy(joules: float) -> str:
+    """`1.92 kWh`, `860 J`."""
+    return _scaled(joules, _ENERGY)
+
+
+def mass(grams: float) -> str:
+    """CO₂e: `412 g`, `1.3 kg`."""
+    return _scaled(grams, _MASS)
+
+
+def power(watts: float) -> str:
+    """`312 W`, `4.8 kW`."""
+    return _scaled(watts, _POWER)
+
+
+def money(amount: float, tariff: Tariff) -> str:
+    """`0.0123 USD`, `12.30 USD`."""
+    return f"{amount:.2f} {tariff.currency}" if amount >= 1 else f"{amount:.3g} {tariff.currency}"
+
+
+def duration(seconds: float) -> str:
+    """`2 d 03 h`, `1 h 05 min`, `3 min 20 s`, `12.3 s`."""
+    if seconds < 60:  # noqa: PLR2004
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days} d {hours:02d} h"
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def percent(ratio: float) -> str:
+    """`99.7 %`; never rounded up to 100 %."""
+    return "100 %" if ratio >= 1 else f"{min(ratio * 100, 99.9):.1f} %"
+
+
+def footprint(total: Footprint, tariff: Tariff) -> str:
+    """Energy, CO₂e and, where a price is known, cost."""
+    parts = [energy(total.joules), f"{mass(total.grams)} CO₂e"]
+    if total.cost is not None:
+        parts.append(money(total.cost, tariff))
+    return " · ".join(parts)
+
+
+def factor(grid: GridFactor) -> str:
+    """The grid factor with its source and year."""
+    place = "-".join(part for part in (grid.country, grid.region) if part)
+    year = f", {grid.year}" if grid.year else ""
+    said = f"{grid.grams_per_kwh:g} gCO₂e/kWh {grid.factor_type} ({f'{place}: ' if place else ''}{grid.source}{year})"
+    return f"{said}, ASSUMED: no country is set" if grid.assumed else said
+
+
+def methods(status: DeviceStatus) -> str:
+    """How a device's joules came about: `measured by NVML energy counter`."""
+    device = status.device
+    extra = [METHOD_WORDS[m] for m in status.methods if device.basis == "measured" and m == "trapezoid"]
+    return f"{device.basis}: {device.source}" + (f" ({extra[0]})" if extra and len(status.methods) > 1 else "")
+
+
+def table(rows: Sequence[Sequence[str]], indent: str = "  ") -> list[str]:
+    """Rows in aligned columns."""
+    widths = [max(len(row[i]) for row in rows if i < len(row)) for i in range(max(map(len, rows)))] if rows else []
+    return [indent + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)).rstrip() for row in rows]
+
+
+def _scaled(value: float, units: Sequence[tuple[float, str]]) -> str:
+    size, unit = next(((s, u) for s, u in units if abs(value) >= s), units[-1])
+    scaled = value / size
+    if abs(scaled) >= 100:  # noqa: PLR2004
+        return f"{scaled:,.0f} {unit}"
+    return f"{scaled:.3g} {unit}"

@@ -1,0 +1,360 @@
+"""The nouns, in the order in which they flow: Reading, Sample, Energy, GridFactor, Footprint, Snapshot. All frozen.
+
+Instants named `at`, `start` or `end` are seconds on the monotonic clock that the monitor was given; only names that end in
+`_unix` are wall-clock time. Units are in the field's name or docstring; kWh appears only in `account.py` and where people read.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+Basis = Literal["measured", "modelled", "simulated"]
+"""How a figure came about: a sensor, a model of the hardware, or a made-up trace for demonstrations."""
+
+Component = Literal["gpu", "cpu", "dram"]
+Method = Literal["counter", "trapezoid"]
+"""How joules were obtained: the difference of an energy counter, or the trapezoid rule over power readings."""
+
+Phase = Literal["setup", "train", "evaluate", "save", "idle"]
+PHASES: tuple[Phase, ...] = ("setup", "train", "evaluate", "save", "idle")
+
+RunState = Literal["running", "ended", "failed"]
+RUN_STATES: tuple[RunState, ...] = ("running", "ended", "failed")
+
+FactorType = Literal["lifecycle", "direct", "marginal"]
+
+ErrorType = Literal[
+    "device_lost",
+    "driver_error",
+    "slow_read",
+    "counter_reset",
+    "counter_jump",
+    "counter_stuck",
+    "gap",
+    "tick_failed",
+    "callback_failed",
+    "endpoint_failed",
+    "port_taken",
+]
+ERROR_TYPES: tuple[ErrorType, ...] = (
+    "device_lost",
+    "driver_error",
+    "slow_read",
+    "counter_reset",
+    "counter_jump",
+    "counter_stuck",
+    "gap",
+    "tick_failed",
+    "callback_failed",
+    "endpoint_failed",
+    "port_taken",
+)
+
+FailedStepReason = Literal["nan_loss", "infinite_loss", "nonfinite_grad", "out_of_memory", "exception"]
+FAILED_STEP_REASONS: tuple[FailedStepReason, ...] = (
+    "nan_loss",
+    "infinite_loss",
+    "nonfinite_grad",
+    "out_of_memory",
+    "exception",
+)
+
+
+# 1 read
+
+
+@dataclass(frozen=True, eq=False)
+class Device:
+    """One thing that draws power. `id` is stable across reboots: host and UUID."""
+
+    host: str
+    uuid: str
+    component: Component
+    basis: Basis
+    source: str
+    """Who says so, in words for the report: `NVML energy counter`, `RAPL package`, `CPU model (AMD EPYC 3rd Gen)`."""
+    index: str = ""
+    """The number by which people know it (NVML index of a GPU)."""
+    model: str = ""
+    max_watts: float = 3000.0
+    """No plausible mean power lies above this; a counter that implies more has been reset or has jumped."""
+    note: str = ""
+    """What a reader of the figures must know, e.g. that a MIG slice is charged with its whole GPU."""
+    idle_watts: float | None = None
+    """Draw at idle by a model's own coefficients; None for a measured device."""
+    id: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "id", f"{self.host}/{self.uuid}")
+
+
+class CounterReading(NamedTuple):
+    """Cumulative energy of a device since some origin of its own."""
+
+    device: Device
+    at: float
+    joules: float
+    wraps_at: float | None = None
+    """Joules at which the counter starts again from 0; None if it never does."""
+
+
+class PowerReading(NamedTuple):
+    """Power of a device at one instant."""
+
+    device: Device
+    at: float
+    watts: float
+
+
+Reading = CounterReading | PowerReading
+
+
+class Telemetry(NamedTuple):
+    """What a device says about itself beside energy. None where it does not say."""
+
+    device: Device
+    at: float
+    utilization_percent: float | None = None
+    memory_used_bytes: float | None = None
+    memory_total_bytes: float | None = None
+    temperature_celsius: float | None = None
+    power_limit_watts: float | None = None
+
+
+class Failure(NamedTuple):
+    """Something did not work. Logged once per `cause`, counted each time under `error_type`."""
+
+    error_type: ErrorType
+    cause: str
+    message: str
+
+
+class Sample(NamedTuple):
+    """One pass over one or all readers."""
+
+    readings: tuple[Reading, ...] = ()
+    telemetry: tuple[Telemetry, ...] = ()
+    failures: tuple[Failure, ...] = ()
+
+
+# 2 integrate
+
+
+class Energy(NamedTuple):
+    """Joules that one device used from `start` to `end`.
+
+    `slope` (W/s) is how fast power changed meanwhile, so that the interval can be cut exactly: 0 for a counter (whose course
+    between two readings is unknown), the slope of the line between two power readings for the trapezoid.
+    """
+
+    device: Device
+    start: float
+    end: float
+    joules: float
+    method: Method
+    slope: float = 0.0
+
+    def between(self, start: float, end: float) -> float:
+        """Joules that fall into [start, end], which must lie within the interval."""
+        seconds = self.end - self.start
+        mean_watts = self.joules / seconds
+        middle = (start + end - self.start - self.end) / 2
+        return (mean_watts + self.slope * middle) * (end - start)
+
+
+# 3 account
+
+
+@dataclass(frozen=True)
+class GridFactor:
+    """Carbon intensity of electricity (gCO₂e/kWh) with its provenance."""
+
+    grams_per_kwh: float
+    factor_type: FactorType
+    source: str
+    country: str
+    region: str
+    year: int | None = None
+    licence: str = ""
+    assumed: bool = False
+    """True where nobody said where the machine is and the world average stands in."""
+    age_seconds: float | None = None
+    """How old a live factor is; None for a yearly one."""
+
+
+@dataclass(frozen=True)
+class Tariff:
+    """Prices in `currency`; None where no price is known."""
+
+    per_kwh: float | None = None
+    per_gpu_hour: float | None = None
+    currency: str = "USD"
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Device energy (PUE not included), CO₂e and cost (PUE included). A total, or the difference of two totals."""
+
+    joules: float = 0.0
+    grams: float = 0.0
+    energy_cost: float | None = None
+    compute_cost: float | None = None
+
+    def __add__(self, other: "Footprint") -> "Footprint":
+        return Footprint(
+            self.joules + other.joules,
+            self.grams + other.grams,
+            _sum(self.energy_cost, other.energy_cost),
+            _sum(self.compute_cost, other.compute_cost),
+        )
+
+    def __sub__(self, other: "Footprint") -> "Footprint":
+        return Footprint(
+            self.joules - other.joules,
+            self.grams - other.grams,
+            _difference(self.energy_cost, other.energy_cost),
+            _difference(self.compute_cost, other.compute_cost),
+        )
+
+    @property
+    def kwh(self) -> float:
+        """Device energy in kWh."""
+        return self.joules / 3.6e6
+
+    @property
+    def kg(self) -> float:
+        """CO₂e in kg."""
+        return self.grams / 1000
+
+    @property
+    def cost(self) -> float | None:
+        """Energy and compute cost together; None while neither price is known."""
+        return _sum(self.energy_cost, self.compute_cost)
+
+
+def _sum(a: float | None, b: float | None) -> float | None:
+    if a is None or b is None:
+        return a if b is None else b
+    return a + b
+
+
+def _difference(a: float | None, b: float | None) -> float | None:
+    return None if a is None else a - (b or 0.0)
+
+
+# 4 show
+
+
+@dataclass(frozen=True)
+class RunIdentity:
+    """Which run this is. Everything here is a label somewhere, so nothing here changes while the run lives."""
+
+    run_id: str
+    project_name: str
+    model_name: str
+    host: str
+    experiment_name: str = ""
+    trainer: str = "transformers"
+    started_unix: float = 0.0
+
+
+class StepHistogram(NamedTuple):
+    """Durations of optimizer steps. `counts[i]` are those up to `STEP_BUCKETS[i]` seconds and above the bound before."""
+
+    counts: tuple[int, ...]
+    sum_seconds: float
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run has come, as the Trainer says. None where it has not said yet."""
+
+    steps: int = 0
+    epochs: int = 0
+    samples: int = 0
+    tokens: int | None = None
+    flops: float | None = None
+    loss: float | None = None
+    eval_loss: float | None = None
+    learning_rate: float | None = None
+    grad_norm: float | None = None
+    samples_per_second: float | None = None
+    ratio: float | None = None
+    """Optimizer steps done / to do, 0 to 1."""
+    eta_seconds: float | None = None
+    to_do_per_done: float | None = None
+    """Steps still to do per step done in this process, the scale of every forecast; None below 2 % of the run."""
+    step_durations: StepHistogram | None = None
+    failed_steps: tuple[tuple[FailedStepReason, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class DeviceStatus:
+    """One device's share of the run, and what it does now."""
+
+    device: Device
+    joules: float
+    observed_seconds: float
+    methods: tuple[Method, ...]
+    watts: float | None
+    """Power now; None when the last pass did not get it."""
+    telemetry: Telemetry | None
+    baseline_watts: float | None
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Over the last measurement interval. Absent (None) when nothing was observed in it."""
+
+    watts: float
+    grams_per_hour: float
+    cost_per_hour: float | None
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """The whole run, extrapolated from the training steps done so far."""
+
+    joules: float
+    grams: float
+    cost: float | None
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Everything that outputs may know of a run at one instant. Published by one assignment, read without a lock."""
+
+    identity: RunIdentity
+    state: RunState
+    updated_unix: float
+    seconds: float
+    """Wall seconds since the run began."""
+    total: Footprint
+    grams_by_factor_type: tuple[tuple[FactorType, float], ...]
+    phases: tuple[tuple[Phase, Footprint], ...]
+    phase_seconds: tuple[tuple[Phase, float], ...]
+    devices: tuple[DeviceStatus, ...]
+    gpu_count: int
+    cpu_watts: tuple[tuple[Basis, float], ...]
+    """Mean CPU power over the last interval, one entry per basis."""
+    rates: Rates | None
+    progress: Progress
+    forecast: Forecast | None
+    factor: GridFactor
+    tariff: Tariff
+    pue: float
+    carbon_budget_kg: float | None
+    efficiency_score: float | None
+    observed_ratio: float | None
+    errors: tuple[tuple[ErrorType, int], ...]
+    tick_seconds: float
+    """Duration of the tick before this one, driver calls included."""
+    network_seconds: tuple[tuple[str, float], ...] = ()
+    """Duration of the last call to each grid API or integration, by target."""
+
+    @property
+    def basis(self) -> str:
+        """`measured`, `modelled` or `simulated` if all devices agree, `mixed` otherwise, `none` without a device."""
+        kinds = {status.device.basis for status in self.devices}
+        if "simulated" in kinds:
+            return "simulated"
+        return kinds.pop() if len(kinds) == 1 else ("mixed" if kinds else "none")

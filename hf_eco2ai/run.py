@@ -1,0 +1,182 @@
+"""How far a run has come: written by the Trainer's thread, a few assignments per step, and read by the sampler."""
+
+import math
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from hf_eco2ai.records import FAILED_STEP_REASONS, FailedStepReason, Progress, StepHistogram
+
+STEP_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+"""Upper bounds in seconds: from a toy model on a GPU to a step of a large one with gradient accumulation."""
+
+FORECAST_FROM_RATIO = 0.02
+"""Below this part of the run its end is not forecast: the first steps (compilation, warm-up) are not like the rest."""
+
+PENDING_STEPS = 100_000
+"""Step durations that wait for the sampler at most; it takes them every second."""
+
+
+class _Done(NamedTuple):
+    """Figures that change together with a step. Replaced as a whole, so that a reader sees one step or the next."""
+
+    steps: int
+    samples: int
+    global_step: int
+    at: float
+
+
+class RunProgress:
+    """Counts steps, epochs and samples of one run, and keeps what the Trainer last logged.
+
+    `steps` counts optimizer steps done, from the step at which the run was resumed. `samples` are those trained in this
+    process: whole batches, but never more in an epoch than the data set has.
+    """
+
+    def __init__(self) -> None:
+        self._done = _Done(0, 0, 0, 0.0)
+        self._step_started: float | None = None
+        self._first_step_at: float | None = None
+        self._first_global_step = 0
+        self._max_steps = 0
+        self._batch_samples = 0
+        self._epoch_samples_left: float = math.inf
+        self._epoch_size: int | None = None
+        self._epochs = 0
+        self._durations: deque[float] = deque(maxlen=PENDING_STEPS)
+        self._buckets = [0] * (len(STEP_BUCKETS) + 1)
+        self._duration_sum = 0.0
+        self._rate_base: _Done | None = None
+        self._samples_per_second: float | None = None
+        self._failed: dict[FailedStepReason, int] = dict.fromkeys(FAILED_STEP_REASONS, 0)
+        self._logged: dict[str, float] = {}
+        self._tokens: int | None = None
+        self._flops: float | None = None
+
+    # Written by the Trainer's thread
+
+    def begin(self, global_step: int, max_steps: int, batch_samples: int, epoch_size: int | None) -> None:
+        """Training begins or, after `auto_find_batch_size` met a full memory, begins again."""
+        if self._max_steps == 0:
+            self._done = _Done(global_step, 0, global_step, 0.0)
+            self._first_global_step = global_step
+        else:
+            self._done = self._done._replace(global_step=global_step)
+            self._first_global_step = global_step
+        self._first_step_at = None
+        self._max_steps = max_steps
+        self._batch_samples = batch_samples
+        self._epoch_size = epoch_size
+
+    def epoch_begin(self, fraction_done: float = 0.0) -> None:
+        """`fraction_done` of the epoch was trained before a resume."""
+        self._epoch_samples_left = math.inf if self._epoch_size is None else round(self._epoch_size * (1 - fraction_done))
+
+    def epoch_end(self) -> None:
+        """A whole epoch is done."""
+        self._epochs += 1
+
+    def step_begin(self, at: float) -> None:
+        """The data of the step is there and its computation begins."""
+        self._step_started = at
+        if self._first_step_at is None:
+            self._first_step_at = at
+
+    def step_end(self, at: float, global_step: int) -> None:
+        """An optimizer step is done."""
+        if self._step_started is not None:
+            self._durations.append(at - self._step_started)
+        done = self._done
+        left = self._epoch_samples_left
+        samples = self._batch_samples if self._batch_samples < left else int(left)
+        self._epoch_samples_left = left - samples
+        self._done = _Done(done.steps + 1, done.samples + samples, global_step, at)
+
+    def log(self, logs: Mapping[str, Any]) -> None:
+        """Keep what the Trainer (or TRL) logs, and count a step whose figures are no numbers."""
+        for name in ("loss", "eval_loss", "learning_rate", "grad_norm"):
+            value = logs.get(name)
+            if isinstance(value, (int, float)):
+                self._logged[name] = float(value)
+                self._count_bad_value(name, float(value))
+        tokens = logs.get("num_tokens")
+        if isinstance(tokens, (int, float)) and math.isfinite(tokens):
+            self._tokens = max(int(tokens), self._tokens or 0)
+
+    def totals(self, tokens: int, flops: float) -> None:
+        """The Trainer's own totals; 0 where it does not count them. Neither total may fall."""
+        if tokens:
+            self._tokens = max(tokens, self._tokens or 0)
+        if flops:
+            self._flops = max(flops, self._flops or 0.0)
+
+    def step_failed(self, reason: FailedStepReason) -> None:
+        """A step was lost to `reason`."""
+        self._failed[reason] += 1
+
+    def _count_bad_value(self, name: str, value: float) -> None:
+        if math.isfinite(value):
+            return
+        if name == "loss":
+            self.step_failed("nan_loss" if math.isnan(value) else "infinite_loss")
+        elif name == "grad_norm":
+            self.step_failed("nonfinite_grad")
+
+    # Read by the sampler's thread
+
+    def progress(self) -> Progress:
+        """Everything as of the last finished step."""
+        done = self._done
+        logged = dict(self._logged)
+        ratio, eta, to_do_per_done = self._outlook(done)
+        return Progress(
+            steps=done.steps,
+            epochs=self._epochs,
+            samples=done.samples,
+            tokens=self._tokens,
+            flops=self._flops,
+            loss=logged.get("loss"),
+            eval_loss=logged.get("eval_loss"),
+            learning_rate=logged.get("learning_rate"),
+            grad_norm=logged.get("grad_norm"),
+            samples_per_second=self._throughput(done),
+            ratio=ratio,
+            eta_seconds=eta,
+            to_do_per_done=to_do_per_done,
+            step_durations=self._histogram(),
+            failed_steps=tuple(self._failed.items()),
+        )
+
+    def _outlook(self, done: _Done) -> tuple[float | None, float | None, float | None]:
+        """Progress ratio, seconds to go, and steps to do per step done by this process."""
+        if self._max_steps <= 0:
+            return None, None, None
+        ratio = min(1.0, done.global_step / self._max_steps)
+        steps_here = done.global_step - self._first_global_step
+        if ratio < FORECAST_FROM_RATIO or steps_here <= 0 or self._first_step_at is None:
+            return ratio, None, None
+        to_do_per_done = max(0, self._max_steps - done.global_step) / steps_here
+        return ratio, (done.at - self._first_step_at) * to_do_per_done, to_do_per_done
+
+    def _throughput(self, done: _Done) -> float | None:
+        """Samples per second between the last step seen now and the one seen at the previous call that saw a new one.
+
+        Measured from step end to step end, so a step longer than the measurement interval gives its true rate, not 0 and peaks.
+        """
+        base = self._rate_base
+        if base is None or base.steps > done.steps:
+            self._rate_base = done if done.at else None
+            if done.at and self._first_step_at is not None and done.at > self._first_step_at:
+                self._samples_per_second = done.samples / (done.at - self._first_step_at)
+        elif done.steps > base.steps and done.at > base.at:
+            self._samples_per_second = (done.samples - base.samples) / (done.at - base.at)
+            self._rate_base = done
+        return self._samples_per_second
+
+    def _histogram(self) -> StepHistogram:
+        while self._durations:
+            seconds = self._durations.popleft()
+            self._buckets[bisect_left(STEP_BUCKETS, seconds)] += 1
+            self._duration_sum += seconds
+        return StepHistogram(tuple(self._buckets), self._duration_sum)
