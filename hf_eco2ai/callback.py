@@ -84,6 +84,7 @@ class Eco2AICallback(TrainerCallback):  # type: ignore[misc]
         self._thread_id = 0
         self._frame: FrameType | None = None
         self._misses = 0
+        self._failure_noted = False
         self._phase: Phase | None = None
         self._resumed = False
         self._flops_before = 0.0
@@ -159,7 +160,7 @@ class Eco2AICallback(TrainerCallback):  # type: ignore[misc]
         run = wiring.identity(config, _model_name(model), time.time())
         if self._ledger is None or self._ledger.identity.run_id != run.run_id:
             self._ledger, self._progress = wiring.ledger(config, run), RunProgress()
-        self._thread_id, self._frame, self._misses = threading.get_ident(), frame, 0
+        self._thread_id, self._frame, self._misses, self._failure_noted = threading.get_ident(), frame, 0, False
         self._trainer_state = state
         on_cpu = getattr(getattr(args, "device", None), "type", "") == "cpu"
         monitor = wiring.monitor(
@@ -194,7 +195,7 @@ class Eco2AICallback(TrainerCallback):  # type: ignore[misc]
         if monitor is None:
             return
         if state == "failed":
-            self._progress.step_failed(_reason(self._frame))
+            self._note_failure()
         monitor.stop(state)
         self._snapshot = monitor.snapshot
         self._frame = self._trainer_state = self._phase = None
@@ -220,7 +221,16 @@ class Eco2AICallback(TrainerCallback):  # type: ignore[misc]
                 return True
             frame = frame.f_back
         self._misses += 1
-        return self._misses < MISSES_BEFORE_FAILED
+        if self._misses < MISSES_BEFORE_FAILED:
+            return True
+        self._note_failure()
+        return False
+
+    def _note_failure(self) -> None:
+        """Count the step that was lost, once."""
+        if not self._failure_noted:
+            self._failure_noted = True
+            self._progress.step_failed(_reason(self._frame))
 
     # What the Trainer does in between
 

@@ -163,8 +163,7 @@ class Monitor:
         """Do what is due: a regular tick, a tick for the marks that have come in, or only power readings."""
         now = self._now()
         if now >= self._next_tick:
-            self.tick()
-            self._ledger.regular(self._accounted_until)
+            self.tick(regular=True)
             self._next_tick = _after(self._next_tick, self._interval, now)
             if not self._stopping and not self._still_running():
                 self._abandon()
@@ -174,12 +173,14 @@ class Monitor:
             self._absorb(_merge([reader.read_power() for reader in self._readers]))
             self._next_power = _after(self._next_power, self._power_interval, now)
 
-    def tick(self) -> None:
-        """Once round the pipeline."""
+    def tick(self, *, regular: bool = False) -> None:
+        """Once round the pipeline. A `regular` tick ends a measurement interval, over which rates are taken."""
         began = self._now()
         sample = _merge([reader.read() for reader in self._readers])  # 1 read
         self._absorb(sample)  # 2 integrate, 3 account
         self._ledger.see(sample)
+        if regular:
+            self._ledger.regular(self._accounted_until)
         self._publish()  # 4 show
         self._last_tick = self._now()
         self._tick_seconds = self._last_tick - began

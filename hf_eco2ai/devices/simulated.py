@@ -33,7 +33,7 @@ class Simulated:
                 uuid=f"SIMULATED-{index}",
                 component="gpu",
                 basis="simulated",
-                source="simulated, not a measurement",
+                source="a made-up trace, not a measurement",
                 index=str(index),
                 model="Simulated GPU",
                 max_watts=2 * FULL_WATTS,

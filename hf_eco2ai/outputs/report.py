@@ -1,6 +1,5 @@
 """The figures of a run with the source of each: as text for people, as a dictionary for programs."""
 
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import Any
@@ -39,7 +38,7 @@ class Report:
     def __str__(self) -> str:
         s = self.snapshot
         head = f"hf_eco2ai · {s.identity.project_name} · {s.identity.model_name} · run {s.identity.run_id} · {_state(s)}"
-        return "\n".join([head, *_totals(s), *_devices(s.devices), *_phases(s), *_grounds(s)])
+        return "\n".join([head, *text.table([*_energy(s), *_totals(s), *_phases(s), *_grounds(s)])])
 
 
 def live_line(s: Snapshot) -> str:
@@ -60,8 +59,26 @@ def _state(s: Snapshot) -> str:
     return f"{simulated}{s.state} after {text.duration(s.seconds)}"
 
 
-def _totals(s: Snapshot) -> list[str]:
-    rows = [("energy", text.energy(s.total.joules)), ("CO₂e", text.mass(s.total.grams))]
+def _energy(s: Snapshot) -> list[tuple[str, str]]:
+    """The total, then one row per kind of device and method: eight GPUs are one line."""
+    kinds = []
+    ordered = sorted(s.devices, key=lambda d: (d.device.component != "gpu", *_kind(d)))
+    for (component, how, note), group in groupby(ordered, key=_kind):
+        members = list(group)
+        model = members[0].device.model
+        name = f"  {len(members)} × {model}" if model else f"  {COMPONENT_WORDS[component]}"
+        joules = text.energy(sum(d.joules for d in members))
+        kinds.append((name, joules, f"{how} ({note})" if note else how))
+    width = max((len(joules) for _, joules, _ in kinds), default=0)
+    return [("energy", text.energy(s.total.joules)), *((name, f"{joules:<{width}}  {how}") for name, joules, how in kinds)]
+
+
+def _kind(status: DeviceStatus) -> tuple[str, str, str]:
+    return status.device.component, text.methods(status), status.device.note
+
+
+def _totals(s: Snapshot) -> list[tuple[str, str]]:
+    rows = [("CO₂e", text.mass(s.total.grams))]
     if s.total.cost is not None:
         parts = [("energy", s.total.energy_cost), ("compute", s.total.compute_cost)]
         said = " + ".join(f"{name} {text.money(cost, s.tariff)}" for name, cost in parts if cost is not None)
@@ -69,33 +86,21 @@ def _totals(s: Snapshot) -> list[str]:
     if s.progress.samples and s.total.joules > 0:
         per_sample = s.total.joules / s.progress.samples
         rows.append(("efficiency", f"{s.progress.samples / s.total.kwh:,.0f} samples/kWh ({text.energy(per_sample)}/sample)"))
-    return text.table(rows)
+    return rows
 
 
-def _devices(devices: Iterable[DeviceStatus]) -> list[str]:
-    """One row per kind of device and method, not per device: eight GPUs are one line."""
-    rows = []
-    ordered = sorted(devices, key=lambda d: (d.device.component != "gpu", d.device.component, text.methods(d), d.device.note))
-    for (component, how, note), group in groupby(ordered, key=lambda d: (d.device.component, text.methods(d), d.device.note)):
-        members = list(group)
-        model = members[0].device.model
-        name = f"{len(members)} × {model}" if model else COMPONENT_WORDS[component]
-        rows.append((name, text.energy(sum(d.joules for d in members)), f"{how}{f' ({note})' if note else ''}"))
-    return text.table(rows)
-
-
-def _phases(s: Snapshot) -> list[str]:
+def _phases(s: Snapshot) -> list[tuple[str, str]]:
     seconds = dict(s.phase_seconds)
     used = [(phase, total) for phase, total in s.phases if seconds.get(phase, 0.0) > 0 or total.joules > 0]
     said = ", ".join(f"{phase} {text.energy(total.joules)} in {text.duration(seconds[phase])}" for phase, total in used)
-    return text.table([("phases", said)]) if used else []
+    return [("phases", said)] if used else []
 
 
-def _grounds(s: Snapshot) -> list[str]:
+def _grounds(s: Snapshot) -> list[tuple[str, str]]:
     rows = [("grid factor", text.factor(s.factor)), ("PUE", f"{s.pue:g}")]
     if s.observed_ratio is not None:
         rows.append(("observed", f"{text.percent(s.observed_ratio)} of device time"))
     problems = [f"{count} × {error_type}" for error_type, count in s.errors if count]
     if problems:
         rows.append(("problems", ", ".join(problems) + " (see the log)"))
-    return text.table(rows)
+    return rows

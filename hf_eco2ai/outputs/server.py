@@ -60,7 +60,7 @@ class Endpoint:
         self._stopping = False
         self._socket = self._bind(host, port)
         self.url = None if self._socket is None else _url(self._socket)
-        self._thread = threading.Thread(target=self._serve, name="hf_eco2ai-endpoint", daemon=True)
+        self._thread = threading.Thread(target=self._serve, args=(self._socket,), name="hf_eco2ai-endpoint", daemon=True)
         if self._socket is not None:
             _open_sockets.add(self._socket)
             self._thread.start()
@@ -111,17 +111,16 @@ class Endpoint:
             what = f"{taken}: /metrics of this run is on port {instead}. Set prometheus_port to choose another."
         self._fail(Failure("port_taken", f"port {port}", what[0].upper() + what[1:]))
 
-    def _serve(self) -> None:
+    def _serve(self, listener: socket.socket) -> None:
         try:
-            asyncio.run(self._serve_until_stopped())
+            asyncio.run(self._serve_until_stopped(listener))
         except Exception as error:  # noqa: BLE001 - the HTTP stack is foreign, and it must not take training with it
             what = f"The /metrics endpoint broke: {error!r}. The run is still measured."
             self._fail(Failure("endpoint_failed", f"endpoint {type(error).__name__}", what))
         finally:
-            if self._socket is not None:
-                self._socket.close()
+            listener.close()
 
-    async def _serve_until_stopped(self) -> None:
+    async def _serve_until_stopped(self, listener: socket.socket) -> None:
         # The HTTP stack is imported here, in the endpoint's own thread, so that training does not wait for it.
         import uvicorn  # noqa: PLC0415
 
@@ -146,14 +145,17 @@ class Endpoint:
             timeout_graceful_shutdown=1,
         )
         server = uvicorn.Server(config)
-        stop_requested = self._stop_requested
+        stop_requested, loop = self._stop_requested, self._loop
 
         async def wait_for_stop() -> None:
             # In place of uvicorn's own loop, which wakes ten times a second to look whether it should end.
             await stop_requested.wait()
+            # asyncio leaks a connection that it accepts in the very moment of closing, so first stop accepting, then close.
+            loop.remove_reader(listener.fileno())
+            await asyncio.sleep(0.01)
 
         server.main_loop = wait_for_stop
-        await server.serve(sockets=[self._socket])
+        await server.serve(sockets=[listener])
 
 
 def _url(listener: socket.socket) -> str:

@@ -71,10 +71,10 @@ def methods(status: DeviceStatus) -> str:
     return f"{device.basis}: {device.source}" + (f" ({extra[0]})" if extra and len(status.methods) > 1 else "")
 
 
-def table(rows: Sequence[Sequence[str]], indent: str = "  ") -> list[str]:
-    """Rows in aligned columns."""
-    widths = [max(len(row[i]) for row in rows if i < len(row)) for i in range(max(map(len, rows)))] if rows else []
-    return [indent + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)).rstrip() for row in rows]
+def table(rows: Sequence[tuple[str, str]]) -> list[str]:
+    """Names and values in two aligned columns."""
+    width = max((len(name) for name, _ in rows), default=0)
+    return [f"  {name:<{width}}  {value}" for name, value in rows]
 
 
 def _scaled(value: float, units: Sequence[tuple[float, str]]) -> str:

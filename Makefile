@@ -1,0 +1,79 @@
+# Two commands do everything: `make demo` for users, `make test` for developers. Both set up what they need.
+
+PYTHON ?= python3
+VENV ?= .venv
+COMPAT_VENV ?= .venv-compat
+GPUS ?= 0
+DEMO_ARGS ?=
+PYTEST_ARGS ?= -n 2 --dist loadgroup
+
+# The release that our CI has on disk as a CPU build. Any other will do: make demo TORCH=torch
+TORCH ?= torch==2.13.0
+
+PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
+SUDO = $(if $(filter 0,$(shell id -u)),,sudo)
+
+.PHONY: help demo test compat check fix docs bench system clean
+
+help: ## Say what can be made
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+demo: $(VENV)/.demo ## Train a tiny model on the CPU with the callback on (GPUS=8: with simulated GPUs)
+	@$(VENV)/bin/python examples/train_tiny_gpt2.py --simulated-gpus $(GPUS) $(DEMO_ARGS)
+
+test: $(VENV)/.dev system ## Install what the tests need and run them
+	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
+
+compat: $(COMPAT_VENV)/.dev ## The Trainer's tests with the newest transformers 4.x
+	$(COMPAT_VENV)/bin/python -m pytest -m trainer tests/trainer
+
+check: $(VENV)/.dev system ## The developer's gate: lint, types, import contracts, generated docs, tests
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+	$(VENV)/bin/python -m cogapp --check --diff -P $(COGGED)
+	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
+
+fix: $(VENV)/.dev ## Let the tools mend what they can
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+COGGED = README.md docs/metrics.md docs/configuration.md docs/cli.md docs/design.md docs/devices.md
+
+docs: $(VENV)/.dev ## Write the generated parts of the docs anew
+	$(VENV)/bin/python -m cogapp -r -P $(COGGED)
+
+bench: $(VENV)/.dev ## Print our figures beside their targets
+	$(VENV)/bin/python -m benchmarks
+
+clean: ## Remove what was made
+	rm -rf $(VENV) $(COMPAT_VENV) runs build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+# A Debian without python3-venv can make no virtual environment with pip in it.
+%/bin/python:
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || $(SUDO) apt-get install -y -q python3-venv
+	$(PYTHON) -m venv $*
+
+$(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
+	@echo "Installing hf_eco2ai, torch and transformers into $(VENV) (once; some minutes) ..."
+	$(PIP) "$(TORCH)"
+	$(PIP) -e '.[trainer]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.demo
+	$(PIP) -e '.[trainer,dev]'
+	@touch $@
+
+$(COMPAT_VENV)/.dev: pyproject.toml | $(COMPAT_VENV)/bin/python
+	$(COMPAT_VENV)/bin/python -m pip install --quiet --disable-pip-version-check "$(TORCH)"
+	$(COMPAT_VENV)/bin/python -m pip install --quiet --disable-pip-version-check 'transformers<5' -e '.[trainer,dev]'
+	@touch $@
+
+# The tests scrape with a real Prometheus and compile a stand-in for NVIDIA's driver library.
+system:
+	@for tool in prometheus promtool cc; do \
+	  command -v $$tool >/dev/null || { \
+	    echo "Installing Debian's packages prometheus, gcc and libc6-dev for the tests ..."; \
+	    $(SUDO) apt-get update -q && $(SUDO) apt-get install -y -q --no-install-recommends prometheus gcc libc6-dev; break; }; \
+	done
