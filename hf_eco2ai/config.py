@@ -63,6 +63,7 @@ class CarbonConfig(BaseSettings):
         pyproject_toml_table_header=("tool", "hf_eco2ai"),
         hide_input_in_errors=True,
         env_ignore_empty=True,
+        allow_inf_nan=False,
         defer_build=True,  # 20 ms of every import, paid when a CarbonConfig is made
         protected_namespaces=(),
     )
@@ -88,7 +89,13 @@ class CarbonConfig(BaseSettings):
     carbon_budget_kg: float | None = Field(
         None, gt=0, description="Carbon budget of the run (kg CO₂e), shown beside what is used"
     )
-    measurement_interval: float = Field(1.0, ge=0.1, le=3600, description="Time between two measurements (s)")
+    measurement_interval: float = Field(
+        # An AMD package counter of 65 kJ could wrap unseen in little more than a minute (devices/rapl.py).
+        1.0,
+        ge=0.1,
+        le=60,
+        description="Time between two measurements (s)",
+    )
     power_interval: float = Field(
         0.1, ge=0.02, le=60, description="Time between two power readings of a device without an energy counter (s)"
     )

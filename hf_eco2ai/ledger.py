@@ -52,8 +52,8 @@ class _Window:
 
     at: float
     total: Footprint
-    device_joules: dict[str, float]
-    observed_seconds: float
+    devices: dict[str, tuple[float, float]]
+    """Joules and observed seconds of each device."""
 
 
 class Ledger:
@@ -74,6 +74,8 @@ class Ledger:
         self._errors: dict[ErrorType, int] = dict.fromkeys(ERROR_TYPES, 0)
         self._window: _Window | None = None
         self._rates: Rates | None = None
+        self._before = Footprint()
+        """What former `train()`s of this run used after their set-up: no yardstick for this one."""
         self._cpu_watts: tuple[tuple[Basis, float], ...] = ()
 
     @property
@@ -85,7 +87,11 @@ class Ledger:
         """Keep accounts for these devices, or go on with those that a former `train()` of this run has opened."""
         for device in devices:
             self._devices.setdefault(device.id, _DeviceAccount(device, baseline_watts=device.idle_watts))
+            account = self._devices[device.id]
+            account.watts = account.telemetry = None
         self._window = self._rates = None
+        self._cpu_watts = ()
+        self._before = self.total - self._phases["setup"]
 
     def gpus(self) -> int:
         """How many GPUs the run measures."""
@@ -128,26 +134,36 @@ class Ledger:
         self._errors[error_type] += 1
 
     def regular(self, at: float) -> None:
-        """A measurement interval is over: rates are the differences since the last one."""
-        joules = {key: account.joules for key, account in self._devices.items()}
-        observed = sum(account.observed_seconds for account in self._devices.values())
-        before, self._window = self._window, _Window(at, self.total, joules, observed)
+        """A measurement interval is over: rates are the differences since the last one.
+
+        A device's power is its joules over the seconds for which they are known, which may be more than the interval where a
+        late reading brought them. Without any, nothing is known of the present, and the rates are absent.
+        """
+        devices = {key: (account.joules, account.observed_seconds) for key, account in self._devices.items()}
+        before, self._window = self._window, _Window(at, self.total, devices)
         if before is None or at <= before.at:
             return
-        if observed <= before.observed_seconds:
-            self._rates, self._cpu_watts = None, ()
-            return
-        seconds = at - before.at
-        used = self._window.total - before.total
-        per_hour = 3600 / seconds
-        cost = None if used.cost is None else used.cost * per_hour
-        self._rates = Rates(used.joules / seconds, used.grams * per_hour, cost)
+        watts = {
+            key: (joules - before.devices[key][0]) / (seconds - before.devices[key][1])
+            for key, (joules, seconds) in devices.items()
+            if key in before.devices and seconds > before.devices[key][1]
+        }
+        self._rates = self._rates_of(sum(watts.values()), self._window, before) if watts else None
         cpu: dict[Basis, float] = {}
-        for key, account in self._devices.items():
-            if account.device.component == "cpu" and key in before.device_joules:
-                basis = account.device.basis
-                cpu[basis] = cpu.get(basis, 0.0) + (joules[key] - before.device_joules[key]) / seconds
+        for key, power in watts.items():
+            device = self._devices[key].device
+            if device.component == "cpu":
+                cpu[device.basis] = cpu.get(device.basis, 0.0) + power
         self._cpu_watts = tuple(cpu.items())
+
+    @staticmethod
+    def _rates_of(watts: float, now: _Window, before: _Window) -> Rates:
+        used, hours = now.total - before.total, (now.at - before.at) / 3600
+        per_joule_used = watts * 3600 / used.joules if used.joules > 0 else 0.0
+        energy_cost = None if used.energy_cost is None else used.energy_cost * per_joule_used
+        compute_cost = None if used.compute_cost is None else used.compute_cost / hours
+        known = [cost for cost in (energy_cost, compute_cost) if cost is not None]
+        return Rates(watts, used.grams * per_joule_used, sum(known) if known else None)
 
     def snapshot(
         self, *, state: RunState, updated_unix: float, progress: Progress, factor: GridFactor, tick_seconds: float
@@ -185,7 +201,7 @@ class Ledger:
         scale = progress.to_do_per_done
         if scale is None:
             return None
-        so_far = total - self._phases["setup"]
+        so_far = total - self._phases["setup"] - self._before
         cost = None if total.cost is None else total.cost + (so_far.cost or 0.0) * scale
         return Forecast(total.joules + so_far.joules * scale, total.grams + so_far.grams * scale, cost)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from hf_eco2ai.devices import Reader
-from hf_eco2ai.energy.integrator import Integrator
+from hf_eco2ai.energy.integrator import COUNTER_PATIENCE_SECONDS, Integrator
 from hf_eco2ai.energy.timeline import Mark, Timeline
 from hf_eco2ai.footprint import Grid
 from hf_eco2ai.footprint.account import account
@@ -54,7 +54,10 @@ class Monitor:
     ) -> None:
         self._open_readers = open_readers
         self._readers: Sequence[Reader] = ()
-        self._integrator = Integrator(max_gap=max(MIN_GAP_SECONDS, 1.5 * measurement_interval))
+        self._integrator = Integrator(
+            max_gap=max(MIN_GAP_SECONDS, 1.5 * measurement_interval),
+            patience=max(COUNTER_PATIENCE_SECONDS, 2.5 * measurement_interval),
+        )
         self._timeline = Timeline()
         self._ledger = ledger
         self._grid = grid
@@ -120,24 +123,24 @@ class Monitor:
 
     def _run(self) -> None:
         try:
-            self.open()
+            self._safely(self.open)
             while not self._stopping:
                 delay = self.next_due() - self._now()
                 if delay > 0:
                     self._wake.wait(delay)
                 self._wake.clear()
-                self._step_safely()
-            self.close()
+                self._safely(self.step)
+            self._safely(self.close)
         finally:
             self._first_reading.set()
             self._finished.set()
             if self._left:
                 self._abandoned()
 
-    def _step_safely(self) -> None:
+    def _safely(self, action: Callable[[], None]) -> None:
         """A defect of ours must not end the measurement, let alone the training: it is logged, counted, and tried again."""
         try:
-            self.step()
+            action()
         except Exception as error:  # noqa: BLE001 - foreign drivers are called below here
             self.fail(Failure("tick_failed", f"tick {type(error).__name__}", f"A measurement failed: {error!r}. It goes on."))
             self._next_tick = self._now() + self._interval
@@ -151,7 +154,7 @@ class Monitor:
         """Open the readers and take the first reading."""
         self._readers = self._open_readers()
         self._ledger.open(device for reader in self._readers for device in reader.devices)
-        self._step_safely()
+        self._safely(self.step)
         self._first_reading.set()
 
     def next_due(self) -> float:
@@ -226,15 +229,12 @@ class Monitor:
 
     def close(self) -> None:
         """The last reading, the last snapshot, and the drivers given back."""
-        self._step_safely_once_more()
-        for reader in self._readers:
-            reader.close()
-
-    def _step_safely_once_more(self) -> None:
         self._next_tick = self._now()
-        self._step_safely()
+        self._safely(self.step)
         self._account(self._integrator.finish())
         self._publish()
+        for reader in self._readers:
+            reader.close()
 
     def _abandon(self) -> None:
         """Training has been left without a word (an exception, Ctrl-C): the run ends here."""

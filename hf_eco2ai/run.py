@@ -49,6 +49,7 @@ class RunProgress:
         self._duration_sum = 0.0
         self._rate_base: _Done | None = None
         self._samples_per_second: float | None = None
+        self._samples_at_begin = 0
         self._failed: dict[FailedStepReason, int] = dict.fromkeys(FAILED_STEP_REASONS, 0)
         self._logged: dict[str, float] = {}
         self._tokens: int | None = None
@@ -64,14 +65,21 @@ class RunProgress:
         else:
             self._done = self._done._replace(global_step=global_step)
             self._first_global_step = global_step
-        self._first_step_at = None
+        self._first_step_at = self._rate_base = self._samples_per_second = None
+        self._samples_at_begin = self._done.samples
         self._max_steps = max_steps
         self._batch_samples = batch_samples
         self._epoch_size = epoch_size
 
     def epoch_begin(self, fraction_done: float = 0.0) -> None:
         """`fraction_done` of the epoch was trained before a resume."""
-        self._epoch_samples_left = math.inf if self._epoch_size is None else round(self._epoch_size * (1 - fraction_done))
+        if self._epoch_size is None:
+            self._epoch_samples_left = math.inf
+            return
+        # The Trainer's fraction counts batches, the last of which may be short. Floor: with gradient accumulation a step's
+        # fraction is a little more than that of whole steps, but never by a whole step.
+        steps_done = math.floor(fraction_done * math.ceil(self._epoch_size / self._batch_samples) + 1e-6)
+        self._epoch_samples_left = max(0, self._epoch_size - steps_done * self._batch_samples)
 
     def epoch_end(self) -> None:
         """A whole epoch is done."""
@@ -165,10 +173,11 @@ class RunProgress:
         Measured from step end to step end, so a step longer than the measurement interval gives its true rate, not 0 and peaks.
         """
         base = self._rate_base
-        if base is None or base.steps > done.steps:
-            self._rate_base = done if done.at else None
-            if done.at and self._first_step_at is not None and done.at > self._first_step_at:
-                self._samples_per_second = done.samples / (done.at - self._first_step_at)
+        first = self._first_step_at
+        if base is None:
+            if first is not None and done.at > first:
+                self._samples_per_second = (done.samples - self._samples_at_begin) / (done.at - first)
+                self._rate_base = done
         elif done.steps > base.steps and done.at > base.at:
             self._samples_per_second = (done.samples - base.samples) / (done.at - base.at)
             self._rate_base = done

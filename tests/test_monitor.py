@@ -83,12 +83,12 @@ def test_a_defect_in_a_reader_is_logged_once_counted_each_time_and_measuring_goe
     m.open()
     for _ in range(4):
         clock.seconds += 1
-        m._step_safely()
+        m._safely(m.step)
     assert m.snapshot is None
     broken = False
     for _ in range(3):
         clock.seconds += 1
-        m._step_safely()
+        m._safely(m.step)
     assert dict(shown(m).errors)["tick_failed"] == 5
     assert len([record for record in caplog.records if "ZeroDivisionError" in record.message]) == 1
     assert shown(m).total.joules == pytest.approx(2 * WATTS)

@@ -30,8 +30,9 @@ MICROARCHITECTURES: dict[tuple[str, int], dict[str, tuple[int, ...]]] = {
 }
 """Vendor and family, then models. Source: Linux arch/x86/include/asm/intel-family.h (2024); AMD EPYC revision guides."""
 
-CASCADE_LAKE_STEPPINGS = range(5, 8)
-"""Cascade Lake has Skylake's model number 85 and is told by its stepping (same source)."""
+SKYLAKE_SERVER = 85
+SKYLAKE_STEPPINGS, CASCADE_LAKE_STEPPINGS = range(5), range(5, 8)
+"""Cascade Lake and Cooper Lake have Skylake's model number 85 and are told by their stepping (same source)."""
 
 NEOVERSE_N1 = "0xd0c"
 """CPU part of AWS Graviton2 in `/proc/cpuinfo`. Source: Arm Neoverse N1 TRM, MIDR_EL1."""
@@ -130,6 +131,11 @@ def detect(cpuinfo: Path) -> str:
     family, model, stepping = map(int, numbers)
     for name, models in MICROARCHITECTURES.get((says.get("vendor_id", ""), family), {}).items():
         if model in models:
-            is_cascade_lake = name == "Skylake" and model == 85 and stepping in CASCADE_LAKE_STEPPINGS  # noqa: PLR2004
-            return "Cascade Lake" if is_cascade_lake else name
+            return _by_stepping(stepping) if (name, model) == ("Skylake", SKYLAKE_SERVER) else name
     return UNKNOWN
+
+
+def _by_stepping(stepping: int) -> str:
+    if stepping in SKYLAKE_STEPPINGS:
+        return "Skylake"
+    return "Cascade Lake" if stepping in CASCADE_LAKE_STEPPINGS else UNKNOWN

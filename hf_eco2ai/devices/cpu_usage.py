@@ -40,7 +40,10 @@ class CpuUsage:
 
     def percent_since_last(self) -> float | None:
         """Utilisation since the previous call, 0 to 100; None at the first."""
-        at, busy = self._now(), self.busy_seconds()
+        try:
+            at, busy = self._now(), self.busy_seconds()
+        except Unavailable:
+            return None
         last, self._last = self._last, (at, busy)
         if last is None or at <= last[0]:
             return None
@@ -81,8 +84,8 @@ def _cgroup(root: Path) -> tuple[float, Path | None]:
 def _cgroup_seconds(file: Path) -> float:
     try:
         text = file.read_text()
-    except OSError as error:
-        raise Unavailable(f"{file.name} of this container's cgroup cannot be read: {error}") from error
-    if file.name == "cpuacct.usage":
-        return int(text) / 1e9
-    return int(next(line.split()[1] for line in text.splitlines() if line.startswith("usage_usec"))) / 1e6
+        if file.name == "cpuacct.usage":
+            return int(text) / 1e9
+        return int(dict(line.split(maxsplit=1) for line in text.splitlines())["usage_usec"]) / 1e6
+    except (OSError, ValueError, KeyError) as error:
+        raise Unavailable(f"{file.name} of this container's cgroup cannot be read: {error!r}") from error

@@ -6,6 +6,7 @@ Source: Linux Documentation/power/powercap/powercap.rst.
 """
 
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,7 +49,8 @@ class Rapl:
             parent = zone.name.rpartition(":")[0]
             if _name(zone) == "dram" and parent in {package.name for package in packages}:
                 uuid = _name(zone.with_name(parent)).replace("package", "dram")
-                self._zones.append(_open(zone, "dram", uuid, context))
+                with suppress(Unavailable):  # Then the DRAM model takes its place, and the packages are measured all the same.
+                    self._zones.append(_open(zone, "dram", uuid, context))
         self.devices = tuple(zone.device for zone in self._zones)
         self._usage = CpuUsage(context.root, self._now)
 
@@ -105,12 +107,14 @@ def _vendor_is_amd(root: Path) -> bool:
 def _open(zone: Path, component: Component, uuid: str, context: ReaderContext) -> _Zone:
     energy_file = zone / "energy_uj"
     try:
-        int(energy_file.read_text())
+        stands_still = int(energy_file.read_text()) == 0
         wraps_at = int((zone / "max_energy_range_uj").read_text()) / 1e6
     except PermissionError as error:
         raise Unavailable("the RAPL counters may be read by root only", REMEDY) from error
     except (OSError, ValueError) as error:
         raise Unavailable(f"the RAPL counter {energy_file.name} of {uuid} does not answer ({error})") from error
+    if stands_still:
+        raise Unavailable(f"the RAPL counter of {uuid} stands at 0, as a virtual machine's may")
     device = Device(
         host=context.host,
         uuid=uuid,

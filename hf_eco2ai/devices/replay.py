@@ -10,11 +10,11 @@ A recording is a text file of JSON lines. The first line names the devices, ever
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from hf_eco2ai.devices import ReaderContext
 from hf_eco2ai.errors import ConfigError, Unavailable
-from hf_eco2ai.records import CounterReading, Device, PowerReading, Reading, Sample, Telemetry
+from hf_eco2ai.records import Basis, Component, CounterReading, Device, PowerReading, Reading, Sample, Telemetry
 
 
 class Replay:
@@ -30,12 +30,22 @@ class Replay:
             header, *passes = [json.loads(line) for line in recording.read_text(encoding="utf-8").splitlines() if line.strip()]
             self._devices = {row["uuid"]: Device(host=context.host, **row) for row in header["devices"]}
             self._passes = [(float(row["at"]), dict(row["read"])) for row in passes]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            self._check()
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ConfigError(
                 f"replay: {recording} is not a recording ({error}); see devices/replay.py for the format"
             ) from error
         self._next = 0
         self.devices = tuple(self._devices.values())
+
+    def _check(self) -> None:
+        """Play all of it once, so that a mistake shows before training and not in the middle of it."""
+        for device in self._devices.values():
+            if device.component not in get_args(Component) or device.basis not in get_args(Basis):
+                raise ValueError(f"{device.uuid} is a {device.basis} {device.component}")
+        for at, values in self._passes:
+            for uuid, row in values.items():
+                self._add(self._devices[uuid], at, {key: float(value) for key, value in row.items()}, [], [])
 
     @classmethod
     def open(cls, context: ReaderContext) -> "Replay":

@@ -1,5 +1,6 @@
 """Readings become joules: the only place that remembers the last reading of a device."""
 
+import math
 from collections.abc import Iterable
 
 from hf_eco2ai.energy.plausible import judge
@@ -11,7 +12,7 @@ STUCK_AFTER_SECONDS = 1.0
 STUCK_ABOVE_WATTS = 1.0
 
 COUNTER_PATIENCE_SECONDS = 5.0
-"""How long a counter may be silent before the power readings of that time are taken instead."""
+"""How long a counter may be silent, at the default interval, before the power readings of that time are taken instead."""
 
 
 class Integrator:
@@ -19,11 +20,13 @@ class Integrator:
 
     Where a device has a counter, the counter is the truth, and power readings wait aside for an interval in which it fails.
     Where it has none, the trapezoid over the real timestamps of its power readings is. `max_gap` (s) bounds the time over
-    which power may be interpolated: beyond it nothing is known, and nothing is reported.
+    which power may be interpolated: beyond it nothing is known, and nothing is reported. A counter may be silent for
+    `patience` (s) before power is taken instead.
     """
 
-    def __init__(self, max_gap: float) -> None:
-        self.max_gap = max_gap
+    def __init__(self, max_gap: float, patience: float = COUNTER_PATIENCE_SECONDS) -> None:
+        self._max_gap = max_gap
+        self._patience = patience
         self._devices: dict[str, _DeviceIntegrator] = {}
 
     def add(self, readings: Iterable[Reading]) -> tuple[list[Energy], list[Failure]]:
@@ -36,7 +39,7 @@ class Integrator:
         for key, device_readings in passes.items():
             integrator = self._devices.get(key)
             if integrator is None:
-                integrator = self._devices[key] = _DeviceIntegrator(device_readings[0].device, self.max_gap)
+                integrator = self._devices[key] = _DeviceIntegrator(device_readings[0].device, self._max_gap, self._patience)
             integrator.add(device_readings, energies, failures)
         return energies, failures
 
@@ -51,12 +54,15 @@ class Integrator:
 class _DeviceIntegrator:
     """State of one device: its last counter reading, its last power reading, and the energy that waits for a verdict."""
 
-    def __init__(self, device: Device, max_gap: float) -> None:
+    def __init__(self, device: Device, max_gap: float, patience: float) -> None:
         self._device = device
         self._max_gap = max_gap
+        self._patience = patience
         self._counter: CounterReading | None = None
         self._power: PowerReading | None = None
         self._waiting: list[Energy] = []
+        self._given_until = -math.inf
+        self._stuck = False
 
     def add(self, readings: list[Reading], energies: list[Energy], failures: list[Failure]) -> None:
         counter: CounterReading | None = None
@@ -72,8 +78,11 @@ class _DeviceIntegrator:
             self.release(energies)
 
     def _add_power(self, now: PowerReading, failures: list[Failure]) -> None:
-        before, self._power = self._power, now
-        if before is None or now.at <= before.at:
+        before = self._power
+        if before is not None and now.at < before.at:
+            return  # A reading from the past; the line goes on from the newest one.
+        self._power = now
+        if before is None or now.at == before.at:
             return
         seconds = now.at - before.at
         if seconds <= self._max_gap:
@@ -84,22 +93,32 @@ class _DeviceIntegrator:
             failures.append(self._failure("gap", f"no power reading for {seconds:.1f} s; that time is reported as missing"))
 
     def _add_counter(self, now: CounterReading, energies: list[Energy], failures: list[Failure]) -> None:
-        before, self._counter = self._counter, now
-        if before is None:
-            self.release(energies)
+        before = self._counter
+        if now.at <= (self._given_until if before is None else before.at):
             return
-        if now.at <= before.at:
-            self._counter = before
+        if before is not None and self._may_not_be_refreshed_yet(before, now):
+            return
+        self._counter = now
+        if before is None:
+            self.release(energies, now.at)
             return
         verdict = judge(before, now)
-        problem = verdict.problem or ("counter_stuck" if self._is_stuck(before, now) else None)
+        # The first rise after a standstill may make up for all of it, and power has stood in for that already.
+        catches_up, self._stuck = self._stuck, self._is_stuck(before, now)
+        problem = verdict.problem or ("counter_stuck" if self._stuck or (catches_up and self._waiting) else None)
         if verdict.joules is not None and problem is None:
+            self.release(energies, before.at)
             energies.append(Energy(self._device, before.at, now.at, verdict.joules, "counter"))
-            self._waiting.clear()
+            self._given_until = now.at
+            self._waiting = [part for part in (_part(energy, now.at, energy.end) for energy in self._waiting) if part]
             return
         instead = "power readings stand in for it" if self._waiting else "that interval is reported as missing"
         failures.append(self._failure(problem or "counter_reset", f"energy counter not usable; {instead}"))
-        self.release(energies)
+        self.release(energies, now.at)
+
+    def _may_not_be_refreshed_yet(self, before: CounterReading, now: CounterReading) -> bool:
+        """An unchanged counter says nothing before STUCK_AFTER_SECONDS; until then the interval goes on."""
+        return now.joules == before.joules and now.at - before.at < STUCK_AFTER_SECONDS and bool(self._waiting)
 
     def _is_stuck(self, before: CounterReading, now: CounterReading) -> bool:
         if now.joules != before.joules or now.at - before.at < STUCK_AFTER_SECONDS or not self._waiting:
@@ -111,13 +130,24 @@ class _DeviceIntegrator:
     def _silent_for_too_long(self) -> bool:
         if self._counter is None or not self._waiting:
             return False
-        return self._waiting[-1].end - self._counter.at > COUNTER_PATIENCE_SECONDS
+        return self._waiting[-1].end - self._counter.at > self._patience
 
-    def release(self, energies: list[Energy]) -> None:
-        """Take the power readings of the time since the last good counter reading after all."""
-        energies.extend(self._waiting)
-        self._waiting.clear()
+    def release(self, energies: list[Energy], until: float = math.inf) -> None:
+        """Take the power readings of the time since the last good counter reading, up to `until`, after all."""
+        taken = [part for part in (_part(energy, self._given_until, until) for energy in self._waiting) if part]
+        self._waiting = [part for part in (_part(energy, until, math.inf) for energy in self._waiting) if part]
+        if taken:
+            energies.extend(taken)
+            self._given_until = taken[-1].end
 
     def _failure(self, error_type: ErrorType, what: str) -> Failure:
         name = f"{self._device.component} {self._device.index or self._device.uuid}"
         return Failure(error_type, f"{error_type} {self._device.id}", f"{name}: {error_type.replace('_', ' ')}: {what}")
+
+
+def _part(energy: Energy, start: float, end: float) -> Energy | None:
+    """The part of `energy` that lies in [start, end]; None if there is none."""
+    start, end = max(start, energy.start), min(end, energy.end)
+    if start >= end:
+        return None
+    return energy._replace(start=start, end=end, joules=energy.between(start, end))

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 MOST_CHARACTERS = 128
 OTHER = "other"
 
-_CHECKPOINT = re.compile(r"[-_/.](checkpoint|ckpt|step|epoch|global_step|iter)[-_]?\d+$", re.IGNORECASE)
+_UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+"""Unicode categories: control, format (right-to-left marks), surrogate, private, unassigned, line and paragraph separator."""
+
+_CHECKPOINT = re.compile(r"[-_/\\.](checkpoint|ckpt|step|epoch|global_step|iter)[-_]?\d+$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -19,10 +22,10 @@ class LabelRules:
     label_cleanup_enabled: bool = True
 
     def clean(self, value: str) -> str:
-        """Without control and formatting characters (Unicode category C), and at most 128 characters long."""
+        """Without characters that cannot be printed, and at most 128 characters long."""
         if not self.label_cleanup_enabled:
             return value.encode("utf-8", "replace").decode()
-        printable = "".join(c for c in value if not unicodedata.category(c).startswith("C"))
+        printable = "".join(c for c in value if unicodedata.category(c) not in _UNPRINTABLE)
         return printable.strip()[:MOST_CHARACTERS]
 
     def model(self, value: str) -> str:
@@ -45,7 +48,7 @@ def fold_model(name: str) -> str:
     for a checkpoint's suffix.
     """
     folded = name.strip().rstrip("/\\")
-    while _CHECKPOINT.search(folded):
-        folded = _CHECKPOINT.sub("", folded)
+    while _CHECKPOINT.search(folded) and _CHECKPOINT.sub("", folded).strip("./\\~"):
+        folded = _CHECKPOINT.sub("", folded).rstrip("/\\")
     is_path = folded.startswith((".", "/", "~", "\\")) or "\\" in folded or folded.count("/") > 1
     return re.split(r"[/\\]", folded)[-1] if is_path else folded

@@ -33,7 +33,7 @@ def money(amount: float, tariff: Tariff) -> str:
 
 def duration(seconds: float) -> str:
     """`2 d 03 h`, `1 h 05 min`, `3 min 20 s`, `12.3 s`."""
-    if seconds < 60:  # noqa: PLR2004
+    if round(seconds, 1) < 60:  # noqa: PLR2004
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
@@ -67,8 +67,11 @@ def factor(grid: GridFactor) -> str:
 def methods(status: DeviceStatus) -> str:
     """How a device's joules came about: `measured by NVML energy counter`."""
     device = status.device
-    extra = [METHOD_WORDS[m] for m in status.methods if device.basis == "measured" and m == "trapezoid"]
-    return f"{device.basis}: {device.source}" + (f" ({extra[0]})" if extra and len(status.methods) > 1 else "")
+    said = f"{device.basis}: {device.source}"
+    if "trapezoid" not in status.methods or "counter" not in device.source:
+        return said
+    how = METHOD_WORDS["trapezoid"]
+    return f"{said} (in part {how})" if "counter" in status.methods else f"{said}, which did not answer ({how})"
 
 
 def table(rows: Sequence[tuple[str, str]]) -> list[str]:

@@ -1,0 +1,122 @@
+"""What the sampler's thread costs."""
+
+import resource
+import statistics
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+
+from hf_eco2ai.devices import ReaderContext
+from hf_eco2ai.devices.cpu_model import CpuModel
+from hf_eco2ai.devices.dram_model import DramModel
+from hf_eco2ai.devices.simulated import Simulated
+from hf_eco2ai.footprint.table import Table
+from hf_eco2ai.ledger import Ledger
+from hf_eco2ai.monitor import Monitor
+from hf_eco2ai.outputs.labels import LabelRules
+from hf_eco2ai.outputs.server import Endpoint
+from hf_eco2ai.records import RunIdentity, Tariff
+from hf_eco2ai.run import RunProgress
+
+Row = tuple[str, float, str, float]
+
+GPUS = 8
+SECONDS = 30.0
+TICKS = 100_000
+
+
+class Clock:
+    """Moves by a second whenever it is told to."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __call__(self) -> float:  # noqa: D102
+        return self.seconds
+
+
+def make_monitor(now: object = time.monotonic, interval: float = 1.0) -> Monitor:
+    """Eight simulated GPUs, the CPU and DRAM models, prices and a budget: everything on."""
+    assert callable(now)
+    context = ReaderContext(host="bench", now=now, simulated_gpus=GPUS)
+    tariff = Tariff(0.3, 2.5)
+    progress = RunProgress()
+    progress.begin(0, 10**9, 8, None)
+    return Monitor(
+        open_readers=lambda: [Simulated(GPUS, context), CpuModel(context), DramModel(context)],
+        ledger=Ledger(RunIdentity("run", "project", "model", "bench"), tariff, 1.2, 5.0),
+        grid=Table("DE", ""),
+        tariff=tariff,
+        pue=1.2,
+        progress=progress.progress,
+        measurement_interval=interval,
+        power_interval=0.1,
+        now=now,
+    )
+
+
+def tick() -> Iterator[Row]:
+    """Time of a tick beyond that of its drivers, which is that of reading the simulated GPUs."""
+    clock = Clock()
+    monitor = make_monitor(clock)
+    monitor.begin("train")
+    monitor.open()
+    whole, drivers = [], []
+    for _ in range(2000):
+        clock.seconds += 1
+        before = time.perf_counter()
+        monitor.step()
+        between = time.perf_counter()
+        for reader in monitor._readers:  # noqa: SLF001
+            reader.read()
+        whole.append(between - before)
+        drivers.append(time.perf_counter() - between)
+    yield (
+        f"tick, {GPUS} simulated GPUs, beyond the drivers, median",
+        1e3 * statistics.median(a - b for a, b in zip(whole, drivers, strict=True)),
+        "ms",
+        0.5,
+    )
+
+
+def share_of_a_core() -> Iterator[Row]:
+    """CPU time of our threads over half a minute, a scrape every 15 s, start-up left out."""
+    monitor = make_monitor()
+    monitor.start("train")
+    endpoint = Endpoint(
+        "127.0.0.1",
+        0,
+        lambda: () if monitor.snapshot is None else (monitor.snapshot,),
+        LabelRules(),
+        compression=True,
+        fail=monitor.fail,
+    )
+    urllib.request.urlopen(f"{endpoint.url}/metrics").close()
+    threads = [thread for thread in threading.enumerate() if thread.name.startswith("hf_eco2ai")]
+    clocks = [time.pthread_getcpuclockid(thread.ident) for thread in threads if thread.ident]
+    before, began = sum(map(time.clock_gettime, clocks)), time.monotonic()
+    for _ in range(2):
+        time.sleep(SECONDS / 2)
+        urllib.request.urlopen(f"{endpoint.url}/metrics").close()
+    used, elapsed = sum(map(time.clock_gettime, clocks)) - before, time.monotonic() - began
+    monitor.stop()
+    endpoint.stop()
+    yield f"share of one core, {GPUS} GPUs, every 1 s, scraped every 15 s", 100 * used / elapsed, "%", 0.1
+
+
+def growth() -> Iterator[Row]:
+    """Resident memory that 100,000 ticks add, after the first thousand."""
+    clock = Clock()
+    monitor = make_monitor(clock)
+    monitor.begin("train")
+    monitor.open()
+    for number in range(TICKS):
+        clock.seconds += 1
+        if number % 3 == 0:
+            monitor.mark("evaluate" if number % 2 else "train")
+        monitor.step()
+        if number == TICKS // 100:
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    yield f"peak memory added by {TICKS:,} ticks", grown / 1024, "MB", 1.0

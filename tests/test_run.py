@@ -1,0 +1,342 @@
+"""How far a run has come."""
+
+import math
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hf_eco2ai.records import StepHistogram
+from hf_eco2ai.run import STEP_BUCKETS, RunProgress
+
+
+def begun(
+    global_step: int = 0, max_steps: int = 100, batch_samples: int = 8, epoch_size: int | None = None, fraction_done: float = 0.0
+) -> RunProgress:
+    run = RunProgress()
+    run.begin(global_step, max_steps, batch_samples, epoch_size)
+    run.epoch_begin(fraction_done)
+    return run
+
+
+def steps(run: RunProgress, count: int, *, at: float = 0.0, seconds: float = 1.0, global_step: int = 0) -> None:
+    """So many steps, one after the other without a break, the first one beginning at `at`."""
+    for i in range(count):
+        run.step_begin(at + i * seconds)
+        run.step_end(at + (i + 1) * seconds, global_step + i + 1)
+
+
+def histogram(run: RunProgress) -> StepHistogram:
+    durations = run.progress().step_durations
+    assert durations is not None
+    return durations
+
+
+# Counting
+
+
+def test_before_anything_is_said_nothing_is_known() -> None:
+    said = RunProgress().progress()
+
+    assert (said.steps, said.epochs, said.samples) == (0, 0, 0)
+    assert (said.tokens, said.flops, said.loss, said.eval_loss, said.learning_rate, said.grad_norm) == (None,) * 6
+    assert (said.samples_per_second, said.ratio, said.eta_seconds, said.to_do_per_done) == (None,) * 4
+
+
+def test_an_epoch_of_203_samples_in_batches_of_8_is_26_steps_and_203_samples() -> None:
+    run = begun(max_steps=26, epoch_size=203)
+    steps(run, 26)
+    run.epoch_end()
+
+    said = run.progress()
+    assert (said.steps, said.samples, said.epochs, said.ratio) == (26, 203, 1, 1.0)
+
+
+def test_every_epoch_has_the_samples_of_the_data_set() -> None:
+    run = RunProgress()
+    run.begin(0, 78, 8, 203)
+    for epoch in range(3):
+        run.epoch_begin()
+        steps(run, 26, at=26.0 * epoch, global_step=26 * epoch)
+        run.epoch_end()
+
+    said = run.progress()
+    assert (said.steps, said.samples, said.epochs) == (78, 609, 3)
+
+
+def test_a_stream_has_whole_batches() -> None:
+    run = begun(epoch_size=None)
+    steps(run, 26)
+
+    assert run.progress().samples == 26 * 8
+
+
+@settings(deadline=None)
+@given(size=st.integers(1, 2000), batch=st.integers(1, 300), epochs=st.integers(1, 3))
+def test_samples_never_exceed_the_data_set_and_reach_it(size: int, batch: int, epochs: int) -> None:
+    run = RunProgress()
+    per_epoch = math.ceil(size / batch)
+    run.begin(0, per_epoch * epochs, batch, size)
+    for epoch in range(epochs):
+        run.epoch_begin()
+        steps(run, per_epoch, at=float(per_epoch * epoch), global_step=per_epoch * epoch)
+        assert run.progress().samples == size * (epoch + 1)
+
+
+def test_a_resume_in_the_middle_of_an_epoch_trains_what_is_left_of_it() -> None:
+    # 200 samples are 25 steps of 8. Resumed after 10 of them, 15 are left: 120 samples.
+    run = begun(global_step=10, max_steps=25, epoch_size=200, fraction_done=10 / 25)
+    steps(run, 15, global_step=10)
+
+    said = run.progress()
+    assert (said.steps, said.samples, said.ratio) == (25, 120, 1.0)
+
+
+def test_a_resume_in_the_middle_of_an_epoch_with_a_short_last_batch_trains_what_is_left_of_it() -> None:
+    # 203 samples are 26 steps of 8. After 13 of them 104 samples are done and 99 are left; the Trainer calls this epoch 0.5.
+    run = begun(global_step=13, max_steps=26, epoch_size=203, fraction_done=0.5)
+    steps(run, 13, global_step=13)
+
+    assert run.progress().samples == 203 - 13 * 8
+
+
+def test_steps_count_from_the_step_at_which_the_run_was_resumed() -> None:
+    run = begun(global_step=50, max_steps=100)
+    assert run.progress().steps == 50
+
+    steps(run, 5, global_step=50)
+    assert (run.progress().steps, run.progress().samples) == (55, 40)
+
+
+def test_beginning_again_after_a_full_memory_keeps_the_counts_rising() -> None:
+    run = begun(max_steps=100, batch_samples=16)
+    steps(run, 3)
+    run.begin(0, 200, 8, None)
+    run.epoch_begin()
+    assert (run.progress().steps, run.progress().samples) == (3, 48)
+
+    steps(run, 2, at=10.0)
+    said = run.progress()
+    assert (said.steps, said.samples) == (5, 48 + 16)
+    assert said.ratio == pytest.approx(2 / 200)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 20), st.integers(1, 64)), min_size=1, max_size=6))
+def test_steps_and_samples_never_fall_however_often_training_begins_again(attempts: list[tuple[int, int]]) -> None:
+    run, seen, at = RunProgress(), [(0, 0)], 0.0
+    for count, batch in attempts:
+        run.begin(0, 100, batch, None)
+        run.epoch_begin()
+        seen.append((run.progress().steps, run.progress().samples))
+        for i in range(count):
+            steps(run, 1, at=at, global_step=i)
+            at += 1.0
+            seen.append((run.progress().steps, run.progress().samples))
+
+    assert all(a <= c and b <= d for (a, b), (c, d) in pairwise(seen))
+    assert seen[-1] == (sum(count for count, _ in attempts), sum(count * batch for count, batch in attempts))
+
+
+# Throughput
+
+
+def test_throughput_is_from_step_end_to_step_end() -> None:
+    run = begun()
+    steps(run, 1, at=0.0, seconds=2.0)
+    run.progress()
+    steps(run, 2, at=2.0, seconds=0.5, global_step=1)
+
+    # Two steps of 8 samples between the ends at 2 s and 3 s.
+    assert run.progress().samples_per_second == pytest.approx(16.0)
+
+
+def test_a_step_longer_than_the_interval_keeps_its_true_rate_and_never_shows_zero() -> None:
+    run = begun()
+    steps(run, 1, at=0.0, seconds=4.0)
+
+    # Looked at every second while the next step runs, and again after it.
+    assert [run.progress().samples_per_second for _ in range(3)] == [2.0, 2.0, 2.0]
+    steps(run, 1, at=4.0, seconds=4.0, global_step=1)
+    assert [run.progress().samples_per_second for _ in range(3)] == [2.0, 2.0, 2.0]
+
+
+def test_the_first_throughput_is_since_the_first_step_began() -> None:
+    run = begun()
+    steps(run, 4, at=100.0, seconds=0.5)
+
+    assert run.progress().samples_per_second == pytest.approx(16.0)
+
+
+def test_before_the_first_step_has_ended_there_is_no_throughput() -> None:
+    run = begun()
+    run.step_begin(5.0)
+
+    assert run.progress().samples_per_second is None
+
+
+def test_the_break_before_a_second_training_does_not_count_against_its_throughput() -> None:
+    run = begun()
+    steps(run, 4, at=0.0)
+    assert run.progress().samples_per_second == pytest.approx(8.0)
+
+    run.begin(0, 100, 8, None)
+    run.epoch_begin()
+    steps(run, 4, at=3600.0)
+
+    assert run.progress().samples_per_second == pytest.approx(8.0)
+
+
+# Outlook
+
+
+def test_below_two_percent_nothing_is_forecast() -> None:
+    run = begun(max_steps=1000)
+    steps(run, 19)
+    said = run.progress()
+
+    assert said.ratio == pytest.approx(0.019)
+    assert (said.eta_seconds, said.to_do_per_done) == (None, None)
+
+
+def test_from_two_percent_on_the_rest_is_forecast_from_the_steps_done() -> None:
+    run = begun(max_steps=1000)
+    steps(run, 20, seconds=0.5)
+    said = run.progress()
+
+    # 20 steps in 10 s; 980 are to do: 49 for each one done.
+    assert said.ratio == pytest.approx(0.02)
+    assert said.to_do_per_done == pytest.approx(49.0)
+    assert said.eta_seconds == pytest.approx(490.0)
+
+
+def test_after_a_resume_only_the_steps_of_this_process_are_the_yardstick() -> None:
+    run = begun(global_step=50, max_steps=100)
+    assert (run.progress().ratio, run.progress().eta_seconds) == (0.5, None)
+
+    steps(run, 5, at=1000.0, seconds=2.0, global_step=50)
+    said = run.progress()
+
+    # 5 steps in 10 s; 45 are to do.
+    assert (said.ratio, said.to_do_per_done, said.eta_seconds) == (0.55, 9.0, 90.0)
+
+
+def test_at_the_end_nothing_is_left() -> None:
+    run = begun(max_steps=10)
+    steps(run, 10)
+
+    assert (run.progress().ratio, run.progress().to_do_per_done, run.progress().eta_seconds) == (1.0, 0.0, 0.0)
+
+
+def test_a_run_without_a_known_end_has_no_ratio() -> None:
+    run = begun(max_steps=-1)
+    steps(run, 10)
+
+    assert (run.progress().ratio, run.progress().to_do_per_done, run.progress().eta_seconds) == (None, None, None)
+
+
+# What the Trainer logs
+
+
+def test_what_was_logged_last_is_kept() -> None:
+    run = begun()
+    run.log({"loss": 2.5, "learning_rate": 5e-5, "grad_norm": 1.25, "epoch": 0.1})
+    run.log({"loss": 2.25, "learning_rate": 4e-5})
+    run.log({"eval_loss": 2.75, "eval_runtime": 3.0})
+    said = run.progress()
+
+    assert (said.loss, said.eval_loss, said.learning_rate, said.grad_norm) == (2.25, 2.75, 4e-5, 1.25)
+
+
+def test_what_is_no_number_is_not_kept() -> None:
+    run = begun()
+    run.log({"loss": "2.5", "eval_loss": None, "num_tokens": "many"})
+
+    assert (run.progress().loss, run.progress().eval_loss, run.progress().tokens) == (None, None, None)
+
+
+def test_a_loss_that_is_nan_or_infinite_is_counted_and_stays_what_it_is() -> None:
+    run = begun()
+    run.log({"loss": math.nan})
+    run.log({"loss": math.inf})
+    run.log({"loss": -math.inf, "grad_norm": math.nan})
+    run.log({"loss": 1.0, "eval_loss": math.nan})
+    run.log({"loss": math.nan})
+    said = run.progress()
+
+    failed = dict(said.failed_steps)
+    assert (failed["nan_loss"], failed["infinite_loss"], failed["nonfinite_grad"]) == (2, 2, 1)
+    assert (failed["out_of_memory"], failed["exception"]) == (0, 0)
+    assert said.loss is not None
+    assert math.isnan(said.loss)
+
+
+def test_a_lost_step_is_counted_under_its_reason() -> None:
+    run = begun()
+    run.step_failed("out_of_memory")
+
+    assert dict(run.progress().failed_steps)["out_of_memory"] == 1
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 10**12), st.floats(0.0, 1e25)), max_size=20))
+def test_tokens_and_flops_never_fall(said: list[tuple[int, float]]) -> None:
+    run = begun()
+    seen = []
+    for tokens, flops in said:
+        run.totals(tokens, flops)
+        seen.append((run.progress().tokens or 0, run.progress().flops or 0.0))
+
+    assert all(a <= c and b <= d for (a, b), (c, d) in pairwise(seen))
+    if seen:
+        assert seen[-1] == (max(tokens for tokens, _ in said), max(flops for _, flops in said))
+
+
+def test_tokens_may_be_logged_instead_of_counted_by_the_trainer() -> None:
+    run = begun()
+    run.log({"num_tokens": 5000.0})
+    run.totals(0, 0.0)
+    assert (run.progress().tokens, run.progress().flops) == (5000, None)
+
+    run.log({"num_tokens": 4000.0})
+    run.log({"num_tokens": math.nan})
+    assert run.progress().tokens == 5000
+
+
+# Durations
+
+
+def test_each_duration_falls_into_the_bucket_with_the_next_bound_and_the_sum_is_their_sum() -> None:
+    run = begun()
+    for duration in (0.004, 0.3, 0.4, 7.0, 1000.0):
+        run.step_begin(100.0)
+        run.step_end(100.0 + duration, 1)
+    durations = histogram(run)
+
+    counted = dict(zip((*STEP_BUCKETS, math.inf), durations.counts, strict=True))
+    assert {bound: count for bound, count in counted.items() if count} == {0.005: 1, 0.5: 2, 10.0: 1, math.inf: 1}
+    assert durations.sum_seconds == pytest.approx(1007.704)
+
+
+def test_a_duration_that_is_exactly_a_bound_lies_within_it() -> None:
+    # Prometheus: a bucket counts the observations less than or equal to its bound.
+    run = begun()
+    run.step_begin(0.0)
+    run.step_end(0.25, 1)
+
+    assert histogram(run).counts[STEP_BUCKETS.index(0.25)] == 1
+
+
+@settings(deadline=None)
+@given(st.lists(st.lists(st.floats(0.0, 1000.0), max_size=10), max_size=10))
+def test_the_histogram_counts_every_step_once_however_often_it_is_looked_at(looks: list[list[float]]) -> None:
+    run, done = begun(), 0
+    for durations in looks:
+        for duration in durations:
+            run.step_begin(0.0)
+            run.step_end(duration, 1)
+        done += len(durations)
+        assert sum(histogram(run).counts) == done
+
+    assert histogram(run).sum_seconds == pytest.approx(sum(sum(durations) for durations in looks))
