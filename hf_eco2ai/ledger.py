@@ -67,6 +67,8 @@ class Ledger:
         self._tariff = tariff
         self._pue = pue
         self._budget_kg = carbon_budget_kg
+        self.total = Footprint()
+        """Energy, CO₂e and cost so far."""
         self._phases: dict[Phase, Footprint] = {phase: Footprint() for phase in PHASES}
         self._phase_seconds: dict[Phase, float] = dict.fromkeys(PHASES, 0.0)
         self._grams: dict[FactorType, float] = {}
@@ -77,11 +79,6 @@ class Ledger:
         self._before = Footprint()
         """What former `train()`s of this run used after their set-up: no yardstick for this one."""
         self._cpu_watts: tuple[tuple[Basis, float], ...] = ()
-
-    @property
-    def total(self) -> Footprint:
-        """Energy, CO₂e and cost so far."""
-        return sum(self._phases.values(), start=Footprint())
 
     def open(self, devices: Iterable[Device]) -> None:
         """Keep accounts for these devices, or go on with those that a former `train()` of this run has opened."""
@@ -99,6 +96,7 @@ class Ledger:
 
     def add(self, phase: Phase, seconds: float, footprint: Footprint, factor_type: FactorType) -> None:
         """Wall seconds of a phase, and what was used in them."""
+        self.total += footprint
         self._phases[phase] += footprint
         self._phase_seconds[phase] += seconds
         self._grams[factor_type] = self._grams.get(factor_type, 0.0) + footprint.grams

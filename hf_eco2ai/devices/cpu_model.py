@@ -94,7 +94,7 @@ class CpuModel:
         self._joules_busy += max(0.0, busy - self._last_busy) * (self._watts.full - self._watts.idle)
         self._last_busy = max(busy, self._last_busy)
         joules = self._watts.idle * self._usage.cpus * (at - self._origin) + self._joules_busy
-        usage = self._usage.percent_since_last()
+        usage = self._usage.percent_since_last(busy)
         device = self.devices[0]
         telemetry = () if usage is None else (Telemetry(device, at, utilization_percent=usage),)
         return Sample((CounterReading(device, at, joules),), telemetry)

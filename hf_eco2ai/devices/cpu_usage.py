@@ -38,10 +38,10 @@ class CpuUsage:
             return sum(_busy(times[cpu]) for cpu in self._only if cpu < len(times))
         return _busy(psutil.cpu_times())
 
-    def percent_since_last(self) -> float | None:
-        """Utilisation since the previous call, 0 to 100; None at the first."""
+    def percent_since_last(self, busy: float | None = None) -> float | None:
+        """Utilisation since the previous call, 0 to 100; None at the first. `busy` saves a second look at the kernel."""
         try:
-            at, busy = self._now(), self.busy_seconds()
+            at, busy = self._now(), self.busy_seconds() if busy is None else busy
         except Unavailable:
             return None
         last, self._last = self._last, (at, busy)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from hf_eco2ai.devices import ReaderContext
 from hf_eco2ai.devices.visible import Chosen, Gpu, MigSlice, choose
-from hf_eco2ai.errors import Unavailable
+from hf_eco2ai.errors import ConfigError, Unavailable
 from hf_eco2ai.records import CounterReading, Device, Failure, PowerReading, Reading, Sample, Telemetry
 
 SLOW_CALL_SECONDS = 0.5
@@ -50,6 +50,9 @@ class Nvml:
             silent = [one.gpu.uuid for one in choice.gpus if one.gpu.uuid not in handles]
             self.warnings = (*choice.warnings, *(f"{gpu} does not answer and is not measured." for gpu in silent))
             self._gpus = [self._open(handles[one.gpu.uuid], one, context) for one in choice.gpus if one.gpu.uuid in handles]
+        except ConfigError:
+            self.close()
+            raise
         except lib.NVMLError as error:
             self.close()
             raise Unavailable(f"the NVIDIA driver does not answer: {error}") from error
@@ -136,8 +139,9 @@ class Nvml:
         for number in range(most):
             try:
                 mig = lib.nvmlDeviceGetMigDeviceHandleByIndex(handle, number)
-                share = lib.nvmlDeviceGetAttributes_v2(mig).gpuInstanceSliceCount / most
-                slices.append(MigSlice(_text(lib.nvmlDeviceGetUUID(mig)), share))
+                share = lib.nvmlDeviceGetAttributes_v2(mig).computeInstanceSliceCount / most
+                path = f"{lib.nvmlDeviceGetGpuInstanceId(mig)}/{lib.nvmlDeviceGetComputeInstanceId(mig)}"
+                slices.append(MigSlice(_text(lib.nvmlDeviceGetUUID(mig)), share, path))
             except lib.NVMLError:
                 continue  # The numbers of a GPU's MIG devices have holes.
         return tuple(slices)
@@ -224,9 +228,13 @@ class _OpenGpu:
             try:
                 values.update(feature.fields(feature.ask(self._handle)))
             except self._lib.NVMLError as error:
-                if error.value != self._lib.NVML_ERROR_NOT_SUPPORTED:
+                if error.value in _lost_codes(self._lib):
                     raise
-                self._features.remove(feature)
+                if error.value == self._lib.NVML_ERROR_NOT_SUPPORTED:
+                    self._features.remove(feature)
+                else:
+                    what = f"GPU {self.device.index}: a sensor does not answer ({error}); energy is not touched by it."
+                    failures.append(Failure("driver_error", f"nvml sensor {error.value} {self.device.id}", what))
         telemetry.append(Telemetry(self.device, now(), power_limit_watts=self._limit_watts, **values))
 
     def _read_counter(self, now: Callable[[], float], readings: list[Reading], failures: list[Failure]) -> None:

@@ -12,6 +12,8 @@ class MigSlice:
 
     uuid: str
     share: float
+    path: str = ""
+    """`<GPU instance ID>/<compute instance ID>`, by which `MIG-<GPU UUID>/<path>` names it too."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def choose(
     if gpu_ids is not None:
         return Choice(_merge([_by_setting(gpu_id, gpus) for gpu_id in gpu_ids]))
     if visible is None:
-        return Choice(_merge([Chosen(gpu) for gpu in gpus]))
+        return Choice(_merge([_as_cuda_sees(gpu) for gpu in gpus]))
     in_order = _cuda_order(gpus, order)
     chosen: list[Chosen] = []
     warnings: list[str] = []
@@ -93,16 +95,26 @@ def _cuda_order(gpus: Sequence[Gpu], order: str | None) -> list[Gpu]:
 def _by_entry(entry: str, gpus: Sequence[Gpu], in_order: Sequence[Gpu]) -> Chosen | None:
     if entry.isdigit():
         number = int(entry)
-        return Chosen(in_order[number], is_slice=False) if number < len(in_order) else None
+        return _as_cuda_sees(in_order[number]) if number < len(in_order) else None
     if entry.startswith("MIG-"):
         return _mig(entry, gpus)
     matches = [gpu for gpu in gpus if gpu.uuid.startswith(entry)] if entry.startswith("GPU-") else []
     return Chosen(matches[0]) if len(matches) == 1 else None
 
 
+def _as_cuda_sees(gpu: Gpu) -> Chosen:
+    """The GPU or, in MIG mode, its first slice: the one that a process gets which names none (NVIDIA MIG User Guide, 2024)."""
+    return Chosen(gpu, gpu.slices[0].share, is_slice=True) if gpu.slices else Chosen(gpu)
+
+
 def _mig(entry: str, gpus: Sequence[Gpu]) -> Chosen | None:
     """`MIG-<uuid>` (also shortened), or `MIG-GPU-<uuid>/<gi>/<ci>` as drivers before 470 wrote it."""
-    matches = [(gpu, part) for gpu in gpus for part in gpu.slices if part.uuid.startswith(entry)]
+    matches = [
+        (gpu, part)
+        for gpu in gpus
+        for part in gpu.slices
+        if part.uuid.startswith(entry) or entry == f"MIG-{gpu.uuid}/{part.path}"
+    ]
     if len(matches) == 1:
         gpu, part = matches[0]
         return Chosen(gpu, part.share, is_slice=True)

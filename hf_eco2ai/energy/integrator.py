@@ -107,10 +107,12 @@ class _DeviceIntegrator:
         catches_up, self._stuck = self._stuck, self._is_stuck(before, now)
         problem = verdict.problem or ("counter_stuck" if self._stuck or (catches_up and self._waiting) else None)
         if verdict.joules is not None and problem is None:
-            self.release(energies, before.at)
+            if self._given_until < before.at:
+                self.release(energies, before.at)
             energies.append(Energy(self._device, before.at, now.at, verdict.joules, "counter"))
             self._given_until = now.at
-            self._waiting = [part for part in (_part(energy, now.at, energy.end) for energy in self._waiting) if part]
+            later = [energy for energy in self._waiting if energy.end > now.at]
+            self._waiting = [part for part in (_part(energy, now.at, energy.end) for energy in later) if part]
             return
         instead = "power readings stand in for it" if self._waiting else "that interval is reported as missing"
         failures.append(self._failure(problem or "counter_reset", f"energy counter not usable; {instead}"))
@@ -118,7 +120,9 @@ class _DeviceIntegrator:
 
     def _may_not_be_refreshed_yet(self, before: CounterReading, now: CounterReading) -> bool:
         """An unchanged counter says nothing before STUCK_AFTER_SECONDS; until then the interval goes on."""
-        return now.joules == before.joules and now.at - before.at < STUCK_AFTER_SECONDS and bool(self._waiting)
+        if now.joules != before.joules:
+            return False
+        return 0 < sum(energy.end - energy.start for energy in self._waiting) < STUCK_AFTER_SECONDS
 
     def _is_stuck(self, before: CounterReading, now: CounterReading) -> bool:
         if now.joules != before.joules or now.at - before.at < STUCK_AFTER_SECONDS or not self._waiting:
