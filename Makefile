@@ -32,17 +32,17 @@ check: $(VENV)/.dev system ## The developer's gate: lint, types, import contract
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
-	$(VENV)/bin/python -m cogapp --check --diff -P $(COGGED)
+	$(VENV)/bin/python -m cogapp --check --diff $(COGGED)
 	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
 
 fix: $(VENV)/.dev ## Let the tools mend what they can
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-COGGED = README.md docs/metrics.md docs/configuration.md docs/cli.md docs/design.md docs/devices.md
+COGGED = README.md docs/metrics.md docs/configuration.md docs/cli.md docs/method.md
 
 docs: $(VENV)/.dev ## Write the generated parts of the docs anew
-	$(VENV)/bin/python -m cogapp -r -P $(COGGED)
+	$(VENV)/bin/python -m cogapp -r $(COGGED)
 
 bench: $(VENV)/.dev ## Print our figures beside their targets
 	$(VENV)/bin/python -m benchmarks

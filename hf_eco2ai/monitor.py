@@ -83,6 +83,7 @@ class Monitor:
         self._first_reading = threading.Event()
         self._finished = threading.Event()
         self._stopping = False
+        self._last_pass = False
         self._left = False
         self._thread = threading.Thread(target=self._run, name="hf_eco2ai-sampler", daemon=True)
         self.snapshot: Snapshot | None = None
@@ -173,29 +174,31 @@ class Monitor:
         elif self._marks and now >= self._last_tick + MARK_SPACING_SECONDS:
             self.tick()
         if self._power_only() and now >= self._next_power:
-            self._absorb(_merge([reader.read_power() for reader in self._readers]))
+            self.tick(power_only=True)
             self._next_power = _after(self._next_power, self._power_interval, now)
 
-    def tick(self, *, regular: bool = False) -> None:
-        """Once round the pipeline. A `regular` tick ends a measurement interval, over which rates are taken."""
-        began = self._now()
-        sample = _merge([reader.read() for reader in self._readers])  # 1 read
-        self._absorb(sample)  # 2 integrate, 3 account
-        self._ledger.see(sample)
-        if regular:
-            self._ledger.regular(self._accounted_until)
-        self._publish()  # 4 show
-        self._last_tick = self._now()
-        self._tick_seconds = self._last_tick - began
+    def tick(self, *, power_only: bool = False, regular: bool = False) -> None:
+        """Once round the pipeline.
 
-    def _absorb(self, sample: Sample) -> None:
-        """Readings become joules, joules become CO₂e and cost, each in the phase in which it was used."""
-        energies, failures = self._integrator.add(sample.readings)
+        A `power_only` tick reads only devices without an energy counter, and shows nothing. A `regular` one ends a measurement
+        interval, over which rates are taken.
+        """
+        began = self._now()
+        sample = _merge([reader.read_power() if power_only else reader.read() for reader in self._readers])  # 1 read
+        energies, failures = self._integrator.add(sample.readings, last=self._last_pass)  # 2 integrate
+        factor, gpus = self._grid.factor(), self._ledger.gpus()
+        for phase, seconds, joules in self._by_phase(energies):  # 3 account
+            footprint = account(joules, factor, self._tariff, self._pue, gpu_seconds=seconds * gpus)
+            self._ledger.add(phase, seconds, footprint, factor.factor_type)
         for failure in (*sample.failures, *failures):
             self.fail(failure)
-        self._account(energies)
+        if not power_only:
+            self._publish(sample, regular=regular)  # 4 show
+            self._last_tick = self._now()
+            self._tick_seconds = self._last_tick - began
 
-    def _account(self, energies: list[Energy]) -> None:
+    def _by_phase(self, energies: Sequence[Energy]) -> list[tuple[Phase, float, float]]:
+        """Wall seconds since the last time, and joules, in each phase. Every device gets its part on the way."""
         while self._marks:
             self._timeline.add(self._marks.popleft())
         until = max(self._now(), self._accounted_until)
@@ -209,14 +212,12 @@ class Monitor:
                 part = energy.between(start, end)
                 joules[phase] = joules.get(phase, 0.0) + part
                 self._ledger.add_energy(energy, part, end - start)
-        factor = self._grid.factor()
-        gpus = self._ledger.gpus()
-        for phase in {**seconds, **joules}:
-            wall = seconds.get(phase, 0.0)
-            footprint = account(joules.get(phase, 0.0), factor, self._tariff, self._pue, wall * gpus)
-            self._ledger.add(phase, wall, footprint, factor.factor_type)
+        return [(phase, seconds.get(phase, 0.0), joules.get(phase, 0.0)) for phase in {**seconds, **joules}]
 
-    def _publish(self) -> None:
+    def _publish(self, sample: Sample, *, regular: bool) -> None:
+        self._ledger.see(sample)
+        if regular:
+            self._ledger.regular(self._accounted_until)
         while self._failures:
             self._ledger.count(self._failures.popleft().error_type)
         self.snapshot = self._ledger.snapshot(
@@ -229,10 +230,9 @@ class Monitor:
 
     def close(self) -> None:
         """The last reading, the last snapshot, and the drivers given back."""
+        self._last_pass = True
         self._next_tick = self._now()
         self._safely(self.step)
-        self._account(self._integrator.finish())
-        self._publish()
         for reader in self._readers:
             reader.close()
 

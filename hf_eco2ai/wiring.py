@@ -11,10 +11,8 @@ from typing import Any
 
 from hf_eco2ai.config import CarbonConfig, Environment
 from hf_eco2ai.devices import READERS, Reader, ReaderContext, ReaderRow
-from hf_eco2ai.errors import Unavailable
-from hf_eco2ai.footprint import Grid
-from hf_eco2ai.footprint.fixed import Fixed
-from hf_eco2ai.footprint.table import Table
+from hf_eco2ai.errors import ConfigError, Unavailable
+from hf_eco2ai.footprint import GRIDS, Grid, GridContext
 from hf_eco2ai.ledger import Ledger
 from hf_eco2ai.monitor import Monitor
 from hf_eco2ai.records import Progress, RunIdentity, Tariff
@@ -35,13 +33,23 @@ def identity(config: CarbonConfig, model_name: str, started_unix: float) -> RunI
 
 
 def grid(config: CarbonConfig) -> Grid:
-    """The user's own number if he gave one, else the table. Says once what had to be assumed."""
-    if config.grid_carbon_intensity is not None:
-        return Fixed(config.grid_carbon_intensity, config.grid_factor_type, config.country, config.region)
-    table = Table(config.country, config.region)
-    for warning in table.warnings:
-        logger.warning("%s", warning)
-    return table
+    """The first grid provider of the table that applies. Says once what had to be assumed.
+
+    Raises:
+        ConfigError: none knows the place.
+
+    """
+    context = GridContext(config.country, config.region, config.grid_carbon_intensity, config.grid_factor_type)
+    for row in GRIDS:
+        try:
+            provider: Grid = load(row.opener).open(context)
+        except Unavailable as reason:
+            logger.debug("grid %s is not used: %s", row.name, reason.reason)
+            continue
+        for warning in getattr(provider, "warnings", ()):
+            logger.warning("%s", warning)
+        return provider
+    raise ConfigError("no grid provider applies: set country, or grid_carbon_intensity in gCO₂e/kWh")
 
 
 def tariff(config: CarbonConfig) -> Tariff:

@@ -29,8 +29,11 @@ class Integrator:
         self._patience = patience
         self._devices: dict[str, _DeviceIntegrator] = {}
 
-    def add(self, readings: Iterable[Reading]) -> tuple[list[Energy], list[Failure]]:
-        """Energies that the readings of one pass complete, and what was wrong with them."""
+    def add(self, readings: Iterable[Reading], *, last: bool = False) -> tuple[list[Energy], list[Failure]]:
+        """Energies that the readings of one pass complete, and what was wrong with them.
+
+        With the `last` pass comes what has been waiting for a counter that will not come back.
+        """
         passes: dict[str, list[Reading]] = {}
         for reading in readings:
             passes.setdefault(reading.device.id, []).append(reading)
@@ -41,14 +44,10 @@ class Integrator:
             if integrator is None:
                 integrator = self._devices[key] = _DeviceIntegrator(device_readings[0].device, self._max_gap, self._patience)
             integrator.add(device_readings, energies, failures)
+        if last:
+            for integrator in self._devices.values():
+                integrator.release(energies)
         return energies, failures
-
-    def finish(self) -> list[Energy]:
-        """Energies that still wait for a counter that will not come back. Call once, after the last pass."""
-        energies: list[Energy] = []
-        for integrator in self._devices.values():
-            integrator.release(energies)
-        return energies
 
 
 class _DeviceIntegrator:

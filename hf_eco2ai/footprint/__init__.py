@@ -1,8 +1,9 @@
 """3 account: joules become CO₂e and money. One file per grid provider, each one row in `GRIDS`."""
 
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from hf_eco2ai.records import GridFactor
+from hf_eco2ai.records import FactorType, GridFactor
 
 
 class Grid(Protocol):
@@ -12,8 +13,18 @@ class Grid(Protocol):
         """The factor in force now. Answers at once, from memory."""
 
 
+@dataclass(frozen=True)
+class GridContext:
+    """What a grid provider may need to know to open itself. Each takes what it needs."""
+
+    country: str = ""
+    region: str = ""
+    grams_per_kwh: float | None = None
+    factor_type: FactorType = "lifecycle"
+
+
 class GridRow(NamedTuple):
-    """One kind of grid provider. `opener` is `module:Class`."""
+    """One kind of grid provider. `opener` is `module:Class`; its `open(context)` raises Unavailable where it does not apply."""
 
     name: str
     opener: str
@@ -28,3 +39,4 @@ GRIDS: tuple[GridRow, ...] = (
         "the yearly factor of the country or US state, shipped with the package",
     ),
 )
+"""In order of preference: the first that opens is used."""

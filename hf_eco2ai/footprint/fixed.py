@@ -1,5 +1,7 @@
 """A factor that the user states."""
 
+from hf_eco2ai.errors import Unavailable
+from hf_eco2ai.footprint import GridContext
 from hf_eco2ai.records import FactorType, GridFactor
 
 
@@ -14,6 +16,13 @@ class Fixed:
             country=country,
             region=region,
         )
+
+    @classmethod
+    def open(cls, context: GridContext) -> "Fixed":
+        """Raises Unavailable unless the user has stated a number."""
+        if context.grams_per_kwh is None:
+            raise Unavailable("no carbon intensity was stated")
+        return cls(context.grams_per_kwh, context.factor_type, context.country, context.region)
 
     def factor(self) -> GridFactor:
         """The number as given, in gCO₂e/kWh."""

@@ -10,6 +10,7 @@ from functools import cache
 from importlib.resources import files
 
 from hf_eco2ai.errors import ConfigError
+from hf_eco2ai.footprint import GridContext
 from hf_eco2ai.records import FactorType, GridFactor
 
 WORLD = "WORLD"
@@ -82,6 +83,11 @@ class Table:
                     "grid_carbon_intensity in gCO₂e/kWh."
                 ),
             )
+
+    @classmethod
+    def open(cls, context: GridContext) -> "Table":
+        """Always applies: a place that nobody named is the world."""
+        return cls(context.country, context.region)
 
     def factor(self) -> GridFactor:
         """The row of the table, with its source and year."""

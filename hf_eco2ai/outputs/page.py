@@ -115,12 +115,14 @@ def _rows(s: Snapshot) -> list[tuple[str, str]]:
         )
     ]
     rows.append(("PUE", f"{s.pue:g}"))
+    if s.carbon_budget_kg is not None:
+        rows.append(("Carbon budget", escape(text.budget(s.total, s.carbon_budget_kg))))
     for status in s.devices:
         device = status.device
         name = " ".join(filter(None, (device.component.upper(), device.index if device.component == "gpu" else "", device.model)))
         watts = f", {text.power(status.watts)} now" if status.watts is not None else ""
         note = f" ({device.note})" if device.note else ""
-        rows.append((name, escape(f"{text.energy(status.joules)}{watts}: {text.methods(status)}{note}")))
+        rows.append((name, escape(f"{text.energy(status.joules)}{watts}; {text.methods(status)}{note}")))
     if s.observed_ratio is not None:
         rows.append(("Observed", escape(f"{text.percent(s.observed_ratio)} of device time")))
     return rows

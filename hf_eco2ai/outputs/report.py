@@ -98,6 +98,8 @@ def _phases(s: Snapshot) -> list[tuple[str, str]]:
 
 def _grounds(s: Snapshot) -> list[tuple[str, str]]:
     rows = [("grid factor", text.factor(s.factor)), ("PUE", f"{s.pue:g}")]
+    if s.carbon_budget_kg is not None:
+        rows.append(("carbon budget", text.budget(s.total, s.carbon_budget_kg)))
     if s.observed_ratio is not None:
         rows.append(("observed", f"{text.percent(s.observed_ratio)} of device time"))
     problems = [f"{count} × {error_type}" for error_type, count in s.errors if count]

@@ -56,6 +56,11 @@ def footprint(total: Footprint, tariff: Tariff) -> str:
     return " · ".join(parts)
 
 
+def budget(total: Footprint, budget_kg: float) -> str:
+    """`12.3 % of 5 kg used`; also beyond 100 %."""
+    return f"{100 * total.kg / budget_kg:.3g} % of {mass(budget_kg * 1000)} CO₂e used"
+
+
 def factor(grid: GridFactor) -> str:
     """The grid factor with its source and year."""
     place = "-".join(part for part in (grid.country, grid.region) if part)

@@ -124,7 +124,7 @@ def played(player: Replay, clock: Clock, instants: list[float]) -> list[Energy]:
     for instant in instants:
         clock.at = origin + instant
         energies += integrator.add(player.read().readings)[0]
-    return energies + integrator.finish()
+    return energies + integrator.add([], last=True)[0]
 
 
 RECORDED: list[Pass] = [

@@ -30,7 +30,7 @@ def integrate(passes: Sequence[Sequence[Reading]], max_gap: float = 1000.0) -> t
         more, problems = integrator.add(readings)
         energies += more
         failures += problems
-    return energies + integrator.finish(), failures
+    return energies + integrator.add([], last=True)[0], failures
 
 
 def joules(passes: Sequence[Sequence[Reading]], max_gap: float = 1000.0) -> float:
@@ -262,7 +262,7 @@ def test_a_counter_silent_beyond_patience_releases_the_power_readings_exactly_on
 
     # Nothing up to 5 s; all of it as 6 s are reached; from then on as they come.
     assert released == [0.0, 0.0, 0.0, 0.0, 0.0, 1800.0, 300.0, 300.0]
-    assert integrator.finish() == []
+    assert integrator.add([], last=True)[0] == []
 
 
 def test_a_counter_that_comes_back_counts_from_there_on() -> None:
@@ -282,8 +282,8 @@ def test_what_waits_for_a_counter_that_never_comes_back_is_released_at_the_end()
     integrator.add([counter(0.0, 0.0), power(0.0, 300.0)])
     integrator.add([power(1.0, 300.0)])
 
-    assert [(energy.start, energy.end, energy.joules) for energy in integrator.finish()] == [(0.0, 1.0, 300.0)]
-    assert integrator.finish() == []
+    assert [(energy.start, energy.end, energy.joules) for energy in integrator.add([], last=True)[0]] == [(0.0, 1.0, 300.0)]
+    assert integrator.add([], last=True)[0] == []
 
 
 @settings(deadline=None, max_examples=300)
