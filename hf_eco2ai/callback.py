@@ -24,7 +24,7 @@ from hf_eco2ai.config import CarbonConfig, Environment
 from hf_eco2ai.ledger import Ledger
 from hf_eco2ai.monitor import Monitor
 from hf_eco2ai.outputs.labels import LabelRules
-from hf_eco2ai.outputs.report import Report, live_line
+from hf_eco2ai.outputs.report import Report, live_line, opening_line
 from hf_eco2ai.outputs.server import Endpoint
 from hf_eco2ai.records import FailedStepReason, Failure, Phase, RunState, Snapshot
 from hf_eco2ai.run import RunProgress
@@ -186,7 +186,7 @@ class Eco2AICallback(TrainerCallback):  # type: ignore[misc]
         monitor.start(phase)
         self._speaks = config.console_interval > 0 and state.is_world_process_zero
         self._spoke_at = time.monotonic()
-        self._say(_opening(monitor.snapshot, self.metrics_url))
+        self._say(opening_line(monitor.snapshot, self.metrics_url))
 
     def _close_run(self, state: RunState) -> None:
         """End the run, whoever notices it first: the Trainer's event, the sampler, or the interpreter's exit."""
@@ -402,18 +402,6 @@ def _epoch_samples(args: TrainingArguments, state: TrainerState, loader: Any) ->
         batch = int(getattr(state, "train_batch_size", None) or args.train_batch_size) * int(args.world_size)
         count -= count % batch
     return count
-
-
-def _opening(snapshot: Snapshot | None, url: str | None) -> str:
-    """What is measured, and where it can be seen."""
-    if snapshot is None:
-        measured = "no reading yet (a driver is slow to answer)"
-    else:
-        devices = [status.device for status in snapshot.devices]
-        names = [f"{device.component} {device.index} ({device.basis})".replace("  ", " ") for device in devices[:4]]
-        more = f" and {len(devices) - 4} more" if len(devices) > 4 else ""  # noqa: PLR2004
-        measured = ("measuring " + ", ".join(names) + more) if devices else "no device can be measured here"
-    return f"hf_eco2ai: {measured}" + (f"; metrics at {url}" if url else "")
 
 
 def _call_at_exit(callback: Eco2AICallback) -> Callable[[], None]:

@@ -1,13 +1,14 @@
 """The figures of a run with the source of each: as text for people, as a dictionary for programs."""
 
+from collections import Counter
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import Any
 
 from hf_eco2ai.outputs import text
-from hf_eco2ai.records import DeviceStatus, Snapshot
+from hf_eco2ai.records import Component, DeviceStatus, Snapshot
 
-COMPONENT_WORDS = {"gpu": "GPU", "cpu": "CPU", "dram": "DRAM"}
+COMPONENT_WORDS: dict[Component, str] = {"gpu": "GPU", "cpu": "CPU", "dram": "DRAM"}
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,24 @@ class Report:
         return "\n".join([head, *text.table([*_energy(s), *_totals(s), *_phases(s), *_grounds(s)])])
 
 
+def opening_line(s: Snapshot | None, url: str | None) -> str:
+    """What is measured and how, and where it can be seen."""
+    if s is None:
+        measured = "no reading yet (a driver is slow to answer); training does not wait for it"
+    elif not s.devices:
+        measured = "no device can be measured here"
+    else:
+        kinds = Counter((d.device.component, d.device.model, d.device.basis) for d in s.devices)
+        measured = "measuring " + ", ".join(f"{_named(c, m, n)} ({basis})" for (c, m, basis), n in kinds.items())
+    return f"hf_eco2ai: {measured}" + (f"; metrics at {url}" if url else "")
+
+
+def _named(component: Component, model: str, count: int) -> str:
+    if model:
+        return f"{count} × {model}"
+    return COMPONENT_WORDS[component] if count == 1 else f"{count} × {COMPONENT_WORDS[component]}"
+
+
 def live_line(s: Snapshot) -> str:
     """One line of figures for a terminal: totals, rates, and where the run is going."""
     parts = [text.footprint(s.total, s.tariff)]
@@ -65,15 +84,14 @@ def _energy(s: Snapshot) -> list[tuple[str, str]]:
     ordered = sorted(s.devices, key=lambda d: (d.device.component != "gpu", *_kind(d)))
     for (component, how, note), group in groupby(ordered, key=_kind):
         members = list(group)
-        model = members[0].device.model
-        name = f"  {len(members)} × {model}" if model else f"  {COMPONENT_WORDS[component]}"
+        name = f"  {_named(component, members[0].device.model, len(members))}"
         joules = text.energy(sum(d.joules for d in members))
         kinds.append((name, joules, f"{how} ({note})" if note else how))
     width = max((len(joules) for _, joules, _ in kinds), default=0)
     return [("energy", text.energy(s.total.joules)), *((name, f"{joules:<{width}}  {how}") for name, joules, how in kinds)]
 
 
-def _kind(status: DeviceStatus) -> tuple[str, str, str]:
+def _kind(status: DeviceStatus) -> tuple[Component, str, str]:
     return status.device.component, text.methods(status), status.device.note
 
 
