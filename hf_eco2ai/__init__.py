@@ -30,7 +30,14 @@ __all__ = ["CarbonConfig", "ConfigError", "Eco2AICallback", "Eco2AIError", "Repo
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'hf_eco2ai' has no attribute {name!r}")
-    return getattr(import_module(_HOME[name]), name)
+    try:
+        return getattr(import_module(_HOME[name]), name)
+    except ModuleNotFoundError as error:
+        if error.name in {"transformers", "torch", "tqdm"}:
+            raise ModuleNotFoundError(
+                f"{name} needs transformers, which is not installed here: pip install 'hf-eco2ai[trainer]'", name=error.name
+            ) from error
+        raise
 
 
 def __dir__() -> list[str]:

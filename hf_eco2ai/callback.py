@@ -70,7 +70,7 @@ class Eco2AICallback(TrainerCallback):  # type: ignore[misc]
         if config is not None and not isinstance(config, CarbonConfig):
             raise TypeError(f"config must be a CarbonConfig, not {type(config).__name__}: Eco2AICallback(config=CarbonConfig(…))")
         self.config = config if config is not None else CarbonConfig()
-        wiring.check_gpu_ids(wiring.reader_context(self.config, Environment.read()))
+        wiring.check(wiring.reader_context(self.config, Environment.read()))
         self._grid = wiring.grid(self.config)
         self._rules = LabelRules(
             self.config.max_projects, self.config.aggregate_similar_models, self.config.label_cleanup_enabled

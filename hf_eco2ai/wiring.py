@@ -114,15 +114,22 @@ def open_readers(context: ReaderContext, rows: Sequence[ReaderRow] = READERS) ->
     return readers
 
 
-def check_gpu_ids(context: ReaderContext) -> None:
-    """Raise ConfigError at once if `gpu_ids` names a GPU that is not here. Without a driver there is nothing to check against."""
-    if context.gpu_ids is None or context.replay is not None or context.simulated_gpus:
-        return
-    row = next(row for row in READERS if row.name == "nvml")
-    try:
-        load(row.opener).open(context).close()
-    except Unavailable as reason:
-        logger.warning("gpu_ids is set, but GPUs cannot be read here: %s", reason.reason)
+def check(context: ReaderContext) -> None:
+    """Try now what a setting asks for, so that a mistake raises ConfigError before training and not in the middle of it.
+
+    That is a recording to replay, or `gpu_ids`. Without a driver there is nothing to check `gpu_ids` against, which is said.
+    """
+    if context.replay is not None:
+        _row("replay").open(context).close()
+    elif context.gpu_ids is not None and not context.simulated_gpus:
+        try:
+            _row("nvml").open(context).close()
+        except Unavailable as reason:
+            logger.warning("gpu_ids is set, but GPUs cannot be read here: %s", reason.reason)
+
+
+def _row(name: str) -> Any:
+    return load(next(row.opener for row in READERS if row.name == name))
 
 
 def ledger(config: CarbonConfig, run: RunIdentity) -> Ledger:

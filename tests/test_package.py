@@ -42,6 +42,12 @@ def test_every_public_name_can_be_had_and_no_other() -> None:
         _ = hf_eco2ai.nonsense
 
 
+def test_the_callback_without_transformers_says_what_to_install() -> None:
+    code = "import sys; sys.modules['transformers'] = None\nimport hf_eco2ai; hf_eco2ai.Eco2AICallback"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "pip install 'hf-eco2ai[trainer]'" in done.stderr.splitlines()[-1]
+
+
 def test_every_setting_of_the_guide_exists_with_its_default_port() -> None:
     assert CarbonConfig.model_fields.keys() >= GUIDE_SETTINGS
     assert CarbonConfig().prometheus_port == 9091

@@ -319,6 +319,8 @@ def test_the_summary_names_method_source_and_year(tmp_path: Path, capsys: pytest
 def test_a_wrong_setting_raises_before_training_and_names_the_right_one() -> None:
     with pytest.raises(ConfigError, match="measurement_interval"):
         config(measurment_interval=5)
+    with pytest.raises(ConfigError, match="replay"):
+        Eco2AICallback(config(replay="no such file", simulated_gpus=0))
     with pytest.raises(TypeError, match="CarbonConfig"):
         Eco2AICallback({"project_name": "x"})  # type: ignore[arg-type]
 
