@@ -13,7 +13,6 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from types import FrameType, TracebackType
 from typing import Any, TypeVar
 
 from tqdm.auto import tqdm
@@ -26,16 +25,11 @@ from hf_eco2ai.monitor import Monitor
 from hf_eco2ai.outputs.labels import LabelRules
 from hf_eco2ai.outputs.report import Report, live_line, opening_line
 from hf_eco2ai.outputs.server import Endpoint
-from hf_eco2ai.records import FailedStepReason, Failure, Phase, RunState, Snapshot
+from hf_eco2ai.presence import Presence
+from hf_eco2ai.records import Failure, Phase, RunState, Snapshot
 from hf_eco2ai.run import RunProgress
 
 logger = logging.getLogger("hf_eco2ai")
-
-ENTRY_POINTS = frozenset({"train", "evaluate", "predict"})
-"""Methods of the Trainer in which a run lives; when the thread has left them without `on_train_end`, training has failed."""
-
-MISSES_BEFORE_FAILED = 2
-"""A look at another thread's stack may catch it in the middle of a return; two in a row may not."""
 
 Event = TypeVar("Event", bound=Callable[..., None])
 
@@ -81,9 +75,7 @@ class Eco2AICallback(TrainerCallback):  # type: ignore[misc]
         self._progress = RunProgress()
         self._snapshot: Snapshot | None = None
         self._trainer_state: TrainerState | None = None
-        self._thread_id = 0
-        self._frame: FrameType | None = None
-        self._misses = 0
+        self._presence: Presence | None = None
         self._failure_noted = False
         self._phase: Phase | None = None
         self._resumed = False
@@ -119,12 +111,12 @@ class Eco2AICallback(TrainerCallback):  # type: ignore[misc]
         """A run begins, or begins again after `auto_find_batch_size` met a full memory."""
         if not state.is_local_process_zero:
             return
-        frame = _trainer_frame()
-        if self._monitor is not None and not self._make_room(frame):
+        presence = Presence()
+        if self._monitor is not None and not self._make_room(presence):
             return
         again = self._monitor is not None
         if not again:
-            self._open_run("setup", args, state, frame, kwargs.get("model"))
+            self._open_run("setup", args, state, presence, kwargs.get("model"))
         else:
             self._progress.step_failed("out_of_memory")
             self._enter("setup")
@@ -142,11 +134,12 @@ class Eco2AICallback(TrainerCallback):  # type: ignore[misc]
             self._note_totals(state)
             self._close_run("ended")
 
-    def _make_room(self, frame: FrameType | None) -> bool:
+    def _make_room(self, presence: Presence) -> bool:
         """Whether a run that begins while one lives may have this callback. Ends the old one if its training is gone."""
-        if frame is not None and frame is self._frame:
+        old = self._presence
+        if old is not None and old.is_same_call(presence):
             return True
-        if self._is_training() and threading.get_ident() != self._thread_id:
+        if old is not None and old.lasts() and not old.is_this_thread:
             logger.error(
                 "This Eco2AICallback is measuring another Trainer's run, so this run is not measured. "
                 "Give each Trainer its own Eco2AICallback()."
@@ -155,12 +148,12 @@ class Eco2AICallback(TrainerCallback):  # type: ignore[misc]
         self._close_run("failed")
         return True
 
-    def _open_run(self, phase: Phase, args: TrainingArguments, state: TrainerState, frame: FrameType | None, model: Any) -> None:
+    def _open_run(self, phase: Phase, args: TrainingArguments, state: TrainerState, presence: Presence, model: Any) -> None:
         config = self.config
         run = wiring.identity(config, _model_name(model), time.time())
         if self._ledger is None or self._ledger.identity.run_id != run.run_id:
             self._ledger, self._progress = wiring.ledger(config, run), RunProgress()
-        self._thread_id, self._frame, self._misses, self._failure_noted = threading.get_ident(), frame, 0, False
+        self._presence, self._failure_noted = presence, False
         self._trainer_state = state
         on_cpu = getattr(getattr(args, "device", None), "type", "") == "cpu"
         monitor = wiring.monitor(
@@ -169,7 +162,7 @@ class Eco2AICallback(TrainerCallback):  # type: ignore[misc]
             self._grid,
             wiring.reader_context(config, Environment.read(), on_cpu=on_cpu),
             self._progress.progress,
-            still_running=self._is_training,
+            still_running=self._still_running,
             abandoned=functools.partial(self._close_run, "failed"),
         )
         self._monitor, self._phase = monitor, phase
@@ -198,7 +191,7 @@ class Eco2AICallback(TrainerCallback):  # type: ignore[misc]
             self._note_failure()
         monitor.stop(state)
         self._snapshot = monitor.snapshot
-        self._frame = self._trainer_state = self._phase = None
+        self._presence = self._trainer_state = self._phase = None
         if self._at_exit is not None:
             atexit.unregister(self._at_exit)
             self._at_exit = None
@@ -207,21 +200,10 @@ class Eco2AICallback(TrainerCallback):  # type: ignore[misc]
         if self._snapshot is not None:
             self._say(str(Report(self._snapshot)))
 
-    def _is_training(self) -> bool:
-        """Whether the thread that began the run is still inside the Trainer's method that began it.
-
-        The Trainer calls no event when an exception or Ctrl-C ends training, so the sampler looks at that thread's stack.
-        """
-        if self._frame is None:
-            return True
-        frame = sys._current_frames().get(self._thread_id)  # noqa: SLF001 - documented, for just such purposes
-        while frame is not None:
-            if frame is self._frame:
-                self._misses = 0
-                return True
-            frame = frame.f_back
-        self._misses += 1
-        if self._misses < MISSES_BEFORE_FAILED:
+    def _still_running(self) -> bool:
+        """Asked by the sampler at each regular tick."""
+        presence = self._presence
+        if presence is None or presence.lasts():
             return True
         self._note_failure()
         return False
@@ -230,7 +212,7 @@ class Eco2AICallback(TrainerCallback):  # type: ignore[misc]
         """Count the step that was lost, once."""
         if not self._failure_noted:
             self._failure_noted = True
-            self._progress.step_failed(_reason(self._frame))
+            self._progress.step_failed(self._presence.reason_for_leaving() if self._presence else "exception")
 
     # What the Trainer does in between
 
@@ -268,7 +250,7 @@ class Eco2AICallback(TrainerCallback):  # type: ignore[misc]
     def on_prediction_step(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """A batch of an evaluation: of the run's, or of one outside training, which is then a run of its own."""
         if self._monitor is None and state.is_local_process_zero:
-            self._open_run("evaluate", args, state, _trainer_frame(), kwargs.get("model"))
+            self._open_run("evaluate", args, state, Presence(), kwargs.get("model"))
         if self._phase != "evaluate" and self._owns(state):
             self._enter("evaluate")
 
@@ -321,7 +303,7 @@ class Eco2AICallback(TrainerCallback):  # type: ignore[misc]
         return self._monitor is not None and self._trainer_state is state
 
     def _outside_training(self) -> bool:
-        return self._frame is not None and self._frame.f_code.co_name != "train"
+        return self._presence is not None and self._presence.method in {"evaluate", "predict"}
 
     def _enter(self, phase: Phase) -> None:
         if phase != self._phase and self._monitor is not None:
@@ -356,27 +338,6 @@ def _next_phase(control: TrainerControl, *, evaluated: bool = False) -> Phase:
     if control.should_save:
         return "save"
     return "idle" if control.should_training_stop else "train"
-
-
-def _trainer_frame() -> FrameType | None:
-    """The frame of the Trainer's `train`, `evaluate` or `predict` that led here; None if something else calls the callback."""
-    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - documented
-    while frame is not None:
-        if frame.f_code.co_name in ENTRY_POINTS and frame.f_globals.get("__name__") == "transformers.trainer":
-            return frame
-        frame = frame.f_back
-    return None
-
-
-def _reason(frame: FrameType | None) -> FailedStepReason:
-    """Why training ended, if the interpreter has already shown the exception that left it."""
-    error = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
-    trace: TracebackType | None = getattr(error, "__traceback__", None)
-    while trace is not None:
-        if trace.tb_frame is frame:
-            return "out_of_memory" if "OutOfMemory" in type(error).__name__ else "exception"
-        trace = trace.tb_next
-    return "exception"
 
 
 def _model_name(model: Any) -> str:
