@@ -8,10 +8,11 @@ import atexit
 import functools
 import logging
 import os
+import shutil
 import sys
-import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -25,6 +26,7 @@ from hf_eco2ai.monitor import Monitor
 from hf_eco2ai.outputs.labels import LabelRules
 from hf_eco2ai.outputs.report import Report, live_line, opening_line
 from hf_eco2ai.outputs.server import Endpoint
+from hf_eco2ai.outputs.text import wrapped
 from hf_eco2ai.presence import Presence
 from hf_eco2ai.records import Failure, Phase, RunState, Snapshot
 from hf_eco2ai.run import RunProgress
@@ -69,22 +71,20 @@ class Eco2AICallback(TrainerCallback):  # type: ignore[misc]
         self._rules = LabelRules(
             self.config.max_projects, self.config.aggregate_similar_models, self.config.label_cleanup_enabled
         )
-        self._monitor: Monitor | None = None
-        self._endpoint: Endpoint | None = None
+        # At most one, and taken out by whoever ends the run. Not a lock, so that a callback can be copied and pickled.
+        self._live: deque[tuple[Monitor, Endpoint | None]] = deque()
         self._ledger: Ledger | None = None
         self._progress = RunProgress()
         self._snapshot: Snapshot | None = None
         self._trainer_state: TrainerState | None = None
+        self._tried_state: TrainerState | None = None
         self._presence: Presence | None = None
         self._failure_noted = False
         self._phase: Phase | None = None
         self._resumed = False
-        self._flops_before = 0.0
-        self._tokens_before = 0
         self._speaks = False
         self._spoke_at = 0.0
         self._at_exit: Callable[[], None] | None = None
-        self._ending = threading.Lock()
 
     @property
     def snapshot(self) -> Snapshot | None:
@@ -101,31 +101,26 @@ class Eco2AICallback(TrainerCallback):  # type: ignore[misc]
     @property
     def metrics_url(self) -> str | None:
         """Where `/metrics` is while the run lives; None without an endpoint."""
-        endpoint = self._endpoint
+        try:
+            _, endpoint = self._live[0]
+        except IndexError:
+            return None
         return None if endpoint is None or endpoint.url is None else f"{endpoint.url}/metrics"
+
+    @property
+    def _monitor(self) -> Monitor | None:
+        try:
+            return self._live[0][0]
+        except IndexError:
+            return None
 
     # The run's beginning and end
 
     @_never_raises
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """A run begins, or begins again after `auto_find_batch_size` met a full memory."""
-        if not state.is_local_process_zero:
-            return
-        presence = Presence()
-        if self._monitor is not None and not self._make_room(presence):
-            return
-        again = self._monitor is not None
-        if not again:
-            self._open_run("setup", args, state, presence, kwargs.get("model"))
-        else:
-            self._progress.step_failed("out_of_memory")
-            self._enter("setup")
-        self._trainer_state = state
-        self._resumed = state.global_step > 0
-        self._flops_before = 0.0 if again else state.total_flos
-        self._tokens_before = 0 if again else state.num_input_tokens_seen
-        loader = kwargs.get("train_dataloader")
-        self._progress.begin(state.global_step, state.max_steps, _batch_samples(args, state), _epoch_samples(args, state, loader))
+        if state.is_local_process_zero:
+            self._begin_training("setup", args, state, kwargs)
 
     @_never_raises
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -134,12 +129,36 @@ class Eco2AICallback(TrainerCallback):  # type: ignore[misc]
             self._note_totals(state)
             self._close_run("ended")
 
-    def _make_room(self, presence: Presence) -> bool:
+    def _begin_training(self, phase: Phase, args: TrainingArguments, state: TrainerState, kwargs: dict[str, Any]) -> None:
+        self._tried_state = state
+        presence = Presence()
+        again = self._presence is not None and self._presence.is_same_call(presence)
+        if self._monitor is not None and not again and not self._make_room():
+            return
+        if again:
+            self._progress.step_failed("out_of_memory")
+            self._enter(phase)
+        else:
+            self._open_run(phase, args, state, presence, kwargs.get("model"))
+        self._trainer_state = state
+        self._resumed = state.global_step > 0
+        self._progress.begin(
+            global_step=state.global_step,
+            max_steps=state.max_steps,
+            batch_samples=_batch_samples(args, state),
+            epoch_size=_epoch_samples(args, state, kwargs.get("train_dataloader")),
+            epochs=int(state.epoch or 0.0),
+            tokens=int(state.num_input_tokens_seen) if _counts_tokens(args) else None,
+            flops=float(state.total_flos) if _counts_flops(kwargs.get("model")) else None,
+        )
+        if phase == "train":  # In the middle of an epoch, whose begin we have missed.
+            self._progress.epoch_begin((state.epoch or 0.0) % 1)
+
+    def _make_room(self) -> bool:
         """Whether a run that begins while one lives may have this callback. Ends the old one if its training is gone."""
         old = self._presence
-        if old is not None and old.is_same_call(presence):
-            return True
-        if old is not None and old.lasts() and not old.is_this_thread:
+        # Twice, because a look at another thread may miss it once.
+        if old is not None and (old.is_here() or old.is_here()):
             logger.error(
                 "This Eco2AICallback is measuring another Trainer's run, so this run is not measured. "
                 "Give each Trainer its own Eco2AICallback()."
@@ -162,12 +181,13 @@ class Eco2AICallback(TrainerCallback):  # type: ignore[misc]
             self._grid,
             wiring.reader_context(config, Environment.read(), on_cpu=on_cpu),
             self._progress.progress,
-            still_running=self._still_running,
+            missing_since=presence.missing_since,
+            how_it_ended=self._how_it_ended,
             abandoned=functools.partial(self._close_run, "failed"),
         )
-        self._monitor, self._phase = monitor, phase
+        endpoint = None
         if config.export_prometheus:
-            self._endpoint = Endpoint(
+            endpoint = Endpoint(
                 config.prometheus_host,
                 config.prometheus_port,
                 lambda: () if monitor.snapshot is None else (monitor.snapshot,),
@@ -175,6 +195,8 @@ class Eco2AICallback(TrainerCallback):  # type: ignore[misc]
                 compression=config.compression_enabled,
                 fail=monitor.fail,
             )
+        self._live.append((monitor, endpoint))
+        self._phase = phase
         self._at_exit = _call_at_exit(self)
         monitor.start(phase)
         self._speaks = config.console_interval > 0 and state.is_world_process_zero
@@ -183,30 +205,34 @@ class Eco2AICallback(TrainerCallback):  # type: ignore[misc]
 
     def _close_run(self, state: RunState) -> None:
         """End the run, whoever notices it first: the Trainer's event, the sampler, or the interpreter's exit."""
-        with self._ending:
-            monitor, endpoint, self._monitor, self._endpoint = self._monitor, self._endpoint, None, None
-        if monitor is None:
+        try:
+            monitor, endpoint = self._live.pop()  # Only one of them gets it.
+        except IndexError:
             return
         if state == "failed":
             self._note_failure()
-        monitor.stop(state)
-        self._snapshot = monitor.snapshot
-        self._presence = self._trainer_state = self._phase = None
-        if self._at_exit is not None:
-            atexit.unregister(self._at_exit)
-            self._at_exit = None
-        if endpoint is not None:
-            endpoint.stop()
+        try:
+            monitor.stop(state)
+        finally:  # Ctrl-C may come while the last reading is awaited, and must not leave the port open.
+            self._snapshot = monitor.snapshot
+            self._presence = self._trainer_state = self._phase = None
+            if self._at_exit is not None:
+                atexit.unregister(self._at_exit)
+                self._at_exit = None
+            if endpoint is not None:
+                endpoint.stop()
         if self._snapshot is not None:
-            self._say(str(Report(self._snapshot)))
+            self._say(Report(self._snapshot).text(_columns()))
 
-    def _still_running(self) -> bool:
-        """Asked by the sampler at each regular tick."""
-        presence = self._presence
-        if presence is None or presence.lasts():
-            return True
+    def _how_it_ended(self) -> RunState:
+        """Training is no longer on the stack, and `on_train_end` has not come. Failed, unless its steps went on without us."""
+        state = self._trainer_state
+        if state is not None and state.global_step > self._progress.global_step:
+            logger.warning("This Eco2AICallback was removed from its Trainer; what came after is missing from the run.")
+            self._failure_noted = True
+            return "ended"
         self._note_failure()
-        return False
+        return "failed"
 
     def _note_failure(self) -> None:
         """Count the step that was lost, once."""
@@ -224,8 +250,10 @@ class Eco2AICallback(TrainerCallback):  # type: ignore[misc]
             self._resumed = False
 
     @_never_raises
-    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """A step begins, its data being there."""
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """A step begins, its data being there. A callback that was added in the middle of training begins here."""
+        if self._monitor is None and self._tried_state is not state and state.is_local_process_zero:
+            self._begin_training("train", args, state, kwargs)
         if self._owns(state):
             if self._phase != "train":
                 self._enter("train")
@@ -236,6 +264,8 @@ class Eco2AICallback(TrainerCallback):  # type: ignore[misc]
         """An optimizer step is done. Evaluation and saving, if any, come next."""
         if self._owns(state):
             self._progress.step_end(time.monotonic(), state.global_step)
+            if state.num_input_tokens_seen:
+                self._progress.tokens_seen(state.num_input_tokens_seen)
             if control.should_evaluate or control.should_save or control.should_training_stop:
                 self._enter(_next_phase(control))
 
@@ -243,7 +273,7 @@ class Eco2AICallback(TrainerCallback):  # type: ignore[misc]
     def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """An epoch is done. Evaluation and saving, if any, come next."""
         if self._owns(state):
-            self._progress.epoch_end()
+            self._progress.epoch_end(state.epoch or 0.0)
             self._enter(_next_phase(control))
 
     @_never_raises
@@ -311,13 +341,12 @@ class Eco2AICallback(TrainerCallback):  # type: ignore[misc]
             self._monitor.mark(phase)
 
     def _note_totals(self, state: TrainerState) -> None:
-        tokens = int(state.num_input_tokens_seen) - self._tokens_before
-        self._progress.totals(max(0, tokens), max(0.0, float(state.total_flos) - self._flops_before))
+        self._progress.flops_done(float(state.total_flos))
 
     def _say(self, lines: str) -> None:
         """On the terminal, above the Trainer's progress bar."""
         if self._speaks:
-            tqdm.write(lines)
+            tqdm.write(wrapped(lines, _columns()))
 
     def _fail(self, error: Exception, where: str) -> None:
         failure = Failure(
@@ -340,9 +369,30 @@ def _next_phase(control: TrainerControl, *, evaluated: bool = False) -> Phase:
     return "idle" if control.should_training_stop else "train"
 
 
+def _columns() -> int:
+    """Width of the terminal; 0 where there is none, whose lines may be as long as they are."""
+    return shutil.get_terminal_size(fallback=(0, 0)).columns
+
+
+def _unwrapped(model: Any) -> Any:
+    """The model inside what DDP and its like wrap around it."""
+    return getattr(model, "module", model)
+
+
+def _counts_tokens(args: TrainingArguments) -> bool:
+    """Whether the Trainer counts input tokens: a bool in transformers 4, `all`, `non_padding` or `no` in 5."""
+    return getattr(args, "include_num_input_tokens_seen", False) not in {False, "no"}
+
+
+def _counts_flops(model: Any) -> bool:
+    """Whether the Trainer estimates the model's FLOPs: by its own method, or from its size as transformers 5 does."""
+    inner = _unwrapped(model)
+    return hasattr(inner, "floating_point_ops") or hasattr(inner, "num_parameters")
+
+
 def _model_name(model: Any) -> str:
     """The hub name or path that a model was loaded from, or its class where it was built from a config."""
-    inner = getattr(model, "module", model)
+    inner = _unwrapped(model)
     name = getattr(getattr(inner, "config", None), "_name_or_path", "")
     return str(name) or type(inner).__name__
 
@@ -383,7 +433,7 @@ class _AboveProgressBars(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if not logging.getLogger().handlers:
-            tqdm.write(f"hf_eco2ai: {record.getMessage()}", file=sys.stderr)
+            tqdm.write(wrapped(f"hf_eco2ai: {record.getMessage()}", _columns()), file=sys.stderr)
 
 
 def _log_above_progress_bars() -> None:

@@ -31,6 +31,8 @@ Origin = Literal["argument", "environment", "hf_eco2ai.toml", "pyproject.toml", 
 
 def _split_ids(value: Any) -> Any:
     """`0,2` or `GPU-1a2b,GPU-3c4d` as the environment has it; JSON lists too, from files and arguments as they are."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return (value,)
     if isinstance(value, str):
         return tuple(part.strip().strip("\"'") for part in value.strip("[]()").split(",") if part.strip())
     return value
@@ -42,6 +44,16 @@ def _number_ids(value: tuple[int | str, ...] | None) -> tuple[int | str, ...] | 
 
 def _code(value: str) -> str:
     return value.strip().upper()
+
+
+def _name(value: str) -> str:
+    if not any(character.isprintable() and not character.isspace() for character in value):
+        raise ValueError("should have a character that can be printed")
+    return value.strip()
+
+
+def _address(value: str) -> str:
+    return value.strip().removeprefix("[").removesuffix("]")
 
 
 Code = Annotated[str, AfterValidator(_code)]
@@ -68,7 +80,9 @@ class CarbonConfig(BaseSettings):
         protected_namespaces=(),
     )
 
-    project_name: str = Field("default", min_length=1, description="What the run belongs to; the label of most metrics")
+    project_name: Annotated[str, AfterValidator(_name)] = Field(
+        "default", description="What the run belongs to; the label of most metrics"
+    )
     experiment_name: str = Field("", description="A name within the project, shown on `hf_training_run_info`")
     run_id: str = Field("", description="Identity of the run; empty: a new one for each `train()`")
     model_name: str = Field("", description="Label of the model; empty: the model's own name")
@@ -104,7 +118,9 @@ class CarbonConfig(BaseSettings):
         "whole", description="Charge a MIG slice with its whole GPU, or with its share of the compute slices"
     )
     export_prometheus: bool = Field(True, description="Serve `/metrics` while the run lives")
-    prometheus_host: str = Field("127.0.0.1", min_length=1, description="Address to listen on; 0.0.0.0 opens it to the network")
+    prometheus_host: Annotated[str, AfterValidator(_address)] = Field(
+        "127.0.0.1", min_length=1, description="Address to listen on; 0.0.0.0 opens it to the network"
+    )
     prometheus_port: int = Field(9091, ge=0, le=65535, description="Port to listen on; 0: any free one")
     compression_enabled: bool = Field(
         True, description="Gzip the endpoint for clients that ask for it, and what integrations send"
@@ -120,7 +136,7 @@ class CarbonConfig(BaseSettings):
     console_interval: float = Field(
         10.0,
         ge=0,
-        description="Least time between two lines of figures on the terminal (s); 0: no lines and no summary",
+        description="Least time between two lines of figures, which come with the Trainer's logs (s); 0: no lines and no summary",
     )
     simulated_gpus: int = Field(0, ge=0, le=1024, description="Made-up GPUs instead of real ones, for demonstrations")
     replay: Path | None = Field(None, description="Recording to play instead of measuring, for demonstrations and tests")
@@ -131,16 +147,25 @@ class CarbonConfig(BaseSettings):
         if unknown:
             raise ConfigError("; ".join(_unknown(name, name) for name in unknown))
         _refuse_unknown_environment(os.environ, type(self).model_fields)
+        _refuse_misspelt_table(Path("pyproject.toml"))
         try:
             super().__init__(**settings)
         except ValidationError as error:
             raise ConfigError("; ".join(_explain(dict(problem)) for problem in error.errors(include_input=False))) from None
-        except (OSError, ValueError) as error:  # A file that is no TOML.
-            raise ConfigError(f"{CONFIG_FILE} or pyproject.toml cannot be read: {error}") from error
+        except (OSError, ValueError, AttributeError, TypeError) as error:  # A file that is no TOML, or a table that is none.
+            raise ConfigError(f"{CONFIG_FILE} or [tool.hf_eco2ai] in pyproject.toml cannot be read: {error}") from error
         if self.grid_carbon_intensity is None and (self.country or self.region):
             from hf_eco2ai.footprint.table import check_place  # noqa: PLC0415 - the table costs 15 ms that most imports do not need
 
             check_place(self.country, self.region)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Raises ConfigError for a setting: a CarbonConfig does not change once it is made."""
+        if name in type(self).model_fields:
+            raise ConfigError(
+                f"{name}: a CarbonConfig does not change; make a new one: config.model_copy(update={{{name!r}: …}})"
+            )
+        super().__setattr__(name, value)
 
     @classmethod
     def settings_customise_sources(
@@ -194,8 +219,21 @@ def _refuse_unknown_environment(environ: Mapping[str, str], known: Mapping[str, 
                 raise ConfigError(_unknown(name, variable))
 
 
+def _refuse_misspelt_table(file: Path) -> None:
+    """The distribution is called hf-eco2ai and the table hf_eco2ai, so the one is written for the other."""
+    try:
+        text = file.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return
+    if re.search(r"^\s*\[tool\.\"?hf-eco2ai", text, re.MULTILINE):
+        raise ConfigError("pyproject.toml: the table [tool.hf-eco2ai] is not read; write [tool.hf_eco2ai]")
+
+
 def _unknown(name: str, shown: str) -> str:
-    near = get_close_matches(name.lower(), CarbonConfig.model_fields, n=1, cutoff=0.5)
+    known = list(CarbonConfig.model_fields)
+    near = [field for field in known if name.lower() in field.split("_")] or get_close_matches(
+        name.lower(), known, n=1, cutoff=0.5
+    )
     if not near:
         return f"{shown}: there is no such setting; `hf-eco2ai config` lists them all"
     return f"{shown}: there is no such setting; did you mean {near[0]} ({_description(near[0])})?"
@@ -205,7 +243,7 @@ def _explain(problem: Mapping[str, Any]) -> str:
     name = str(problem["loc"][0]) if problem["loc"] else "settings"
     if problem["type"] == "extra_forbidden":
         return _unknown(name, name)
-    message = re.sub(r"^Input should be", "should be", str(problem["msg"]))
+    message = re.sub(r"^(Input|Value error,) should", "should", str(problem["msg"]))
     return f"{name}: {message}. It is: {_description(name)}"
 
 

@@ -23,6 +23,9 @@ WAIT_SECONDS = 0.5
 MARK_SPACING_SECONDS = 0.05
 """Marks closer than this share one reading: NVML refreshes its counters about every 0.1 s, so more would tell nothing more."""
 
+LOOK_SECONDS, LOOK_AGAIN_SECONDS = 1.0, 0.05
+"""How often to look whether training is still under way, and how soon again once it seems to be gone."""
+
 MIN_GAP_SECONDS = 2.0
 REMEMBERED_CAUSES = 1000
 """So many different causes are logged once each; beyond, failures are only counted."""
@@ -49,7 +52,8 @@ class Monitor:
         power_interval: float,
         now: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
-        still_running: Callable[[], bool] = lambda: True,
+        missing_since: Callable[[float], float | None] = lambda _now: None,
+        how_it_ended: Callable[[], RunState] = lambda: "failed",
         abandoned: Callable[[], None] = lambda: None,
     ) -> None:
         self._open_readers = open_readers
@@ -68,7 +72,8 @@ class Monitor:
         self._power_interval = power_interval
         self._now = now
         self._wall = wall
-        self._still_running = still_running
+        self._missing_since = missing_since
+        self._how_it_ended = how_it_ended
         self._abandoned = abandoned
         self._marks: deque[Mark] = deque()
         self._failures: deque[Failure] = deque()
@@ -77,6 +82,7 @@ class Monitor:
         self._accounted_until = 0.0
         self._next_tick = 0.0
         self._next_power = 0.0
+        self._next_look = 0.0
         self._last_tick = 0.0
         self._tick_seconds = 0.0
         self._wake = threading.Event()
@@ -148,7 +154,7 @@ class Monitor:
 
     def begin(self, phase: Phase) -> None:
         """The run's first instant is now."""
-        self._accounted_until = self._next_tick = self._next_power = self._now()
+        self._accounted_until = self._next_tick = self._next_power = self._next_look = self._now()
         self._marks.append(Mark(self._accounted_until, phase))
 
     def open(self) -> None:
@@ -160,17 +166,19 @@ class Monitor:
 
     def next_due(self) -> float:
         """The instant at which `step` has something to do."""
-        due = min(self._next_tick, self._next_power) if self._power_only() else self._next_tick
+        due = min(self._next_tick, self._next_look)
+        if self._power_only():
+            due = min(due, self._next_power)
         return min(due, self._last_tick + MARK_SPACING_SECONDS) if self._marks else due
 
     def step(self) -> None:
         """Do what is due: a regular tick, a tick for the marks that have come in, or only power readings."""
         now = self._now()
+        if now >= self._next_look:
+            self._look(now)
         if now >= self._next_tick:
             self.tick(regular=True)
             self._next_tick = _after(self._next_tick, self._interval, now)
-            if not self._stopping and not self._still_running():
-                self._abandon()
         elif self._marks and now >= self._last_tick + MARK_SPACING_SECONDS:
             self.tick()
         if self._power_only() and now >= self._next_power:
@@ -236,11 +244,17 @@ class Monitor:
         for reader in self._readers:
             reader.close()
 
-    def _abandon(self) -> None:
-        """Training has been left without a word (an exception, Ctrl-C): the run ends here."""
-        self._state = "failed"
-        self._marks.append(Mark(self._now(), None))
-        self._stopping = self._left = True
+    def _look(self, now: float) -> None:
+        """Has training been left without a word (an exception, Ctrl-C)? Then the run ended when that was first seen."""
+        since = None if self._stopping else self._missing_since(now)
+        if since is None:
+            self._next_look = now + min(self._interval, LOOK_SECONDS)
+        elif since == now:
+            self._next_look = now + LOOK_AGAIN_SECONDS
+        else:
+            self._marks.append(Mark(since, None))
+            self._state = self._how_it_ended()
+            self._stopping = self._left = True
 
     def _power_only(self) -> bool:
         return any(reader.power_only for reader in self._readers)

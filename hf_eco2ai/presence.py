@@ -12,49 +12,52 @@ from hf_eco2ai.records import FailedStepReason
 
 ENTRY_POINTS = frozenset({"train", "evaluate", "predict"})
 TRAINER_MODULE = "transformers.trainer"
-
-MISSES_BEFORE_GONE = 2
-"""A look at another thread's stack may catch it in the middle of a return; two in a row may not."""
+HANDLER_MODULE = "transformers.trainer_callback"
 
 
 class Presence:
     """The innermost frame of a Trainer's `train`, `evaluate` or `predict` that called, and its thread.
 
-    Without such a frame (something else calls the callback) the thread counts as present for ever. The frame keeps its locals
-    alive, so forget a Presence when its run ends.
+    A Trainer with a loop of its own has no such frame; then it is the one that called Trainer's callback handler. Without
+    either (something else calls the callback) the thread counts as present for ever. The frame keeps its locals alive, so
+    forget a Presence when its run ends.
     """
 
     def __init__(self) -> None:
         self._thread_id = threading.get_ident()
         self._frame = _trainer_frame()
-        self._misses = 0
+        self._missing_since: float | None = None
 
     @property
     def method(self) -> str:
-        """`train`, `evaluate`, `predict`, or empty."""
+        """`train`, `evaluate`, `predict`, or the name of whatever called the callback handler; empty if nothing did."""
         return self._frame.f_code.co_name if self._frame is not None else ""
-
-    @property
-    def is_this_thread(self) -> bool:
-        """Whether the run was begun by the thread that asks."""
-        return threading.get_ident() == self._thread_id
 
     def is_same_call(self, other: "Presence") -> bool:
         """Whether both were taken within one call of the method, as when `auto_find_batch_size` begins again."""
         return self._frame is not None and self._frame is other._frame  # noqa: SLF001 - of its own class
 
-    def lasts(self) -> bool:
-        """Whether the thread is still inside the method. May be asked from any thread, now and then."""
+    def is_here(self) -> bool:
+        """Whether the thread is inside the method. Exact for the own thread.
+
+        A look at another thread's stack may catch it in the middle of a return and miss it.
+        """
         if self._frame is None:
             return True
         frame = sys._current_frames().get(self._thread_id)  # noqa: SLF001 - documented, for just such purposes
         while frame is not None:
             if frame is self._frame:
-                self._misses = 0
                 return True
             frame = frame.f_back
-        self._misses += 1
-        return self._misses < MISSES_BEFORE_GONE
+        return False
+
+    def missing_since(self, now: float) -> float | None:
+        """None while the thread is inside; else the instant of the first look that missed it. Trust two looks, not one."""
+        if self.is_here():
+            self._missing_since = None
+        elif self._missing_since is None:
+            self._missing_since = now
+        return self._missing_since
 
     def reason_for_leaving(self) -> FailedStepReason:
         """Out of memory, if the interpreter has already shown such an exception that passed through the method."""
@@ -68,9 +71,15 @@ class Presence:
 
 
 def _trainer_frame() -> FrameType | None:
+    called_by_handler: FrameType | None = None
     frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - documented
+    came_from_handler = False
     while frame is not None:
-        if frame.f_code.co_name in ENTRY_POINTS and frame.f_globals.get("__name__") == TRAINER_MODULE:
+        module = frame.f_globals.get("__name__")
+        if frame.f_code.co_name in ENTRY_POINTS and module == TRAINER_MODULE:
             return frame
+        if came_from_handler and module != HANDLER_MODULE and called_by_handler is None:
+            called_by_handler = frame
+        came_from_handler = came_from_handler or module == HANDLER_MODULE
         frame = frame.f_back
-    return None
+    return called_by_handler

@@ -272,7 +272,11 @@ class Progress:
     epochs: int = 0
     samples: int = 0
     tokens: int | None = None
+    tokens_by_now: float | None = None
+    """Tokens carried on from the step at which they were last told to the last one, as energy goes on between logs."""
     flops: float | None = None
+    flops_by_now: float | None = None
+    """FLOPs likewise."""
     loss: float | None = None
     eval_loss: float | None = None
     learning_rate: float | None = None

@@ -14,6 +14,9 @@ STEP_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 3
 FORECAST_FROM_RATIO = 0.02
 """Below this part of the run its end is not forecast: the first steps (compilation, warm-up) are not like the rest."""
 
+EPOCH_ROUNDING = 1e-6
+"""The Trainer's epoch is a sum of fractions and may fall short of a whole number by so little."""
+
 PENDING_STEPS = 100_000
 """Step durations that wait for the sampler at most; it takes them every second."""
 
@@ -39,6 +42,7 @@ class RunProgress:
         self._step_started: float | None = None
         self._first_step_at: float | None = None
         self._first_global_step = 0
+        self._steps_before = 0
         self._max_steps = 0
         self._batch_samples = 0
         self._epoch_samples_left: float = math.inf
@@ -53,18 +57,60 @@ class RunProgress:
         self._failed: dict[FailedStepReason, int] = dict.fromkeys(FAILED_STEP_REASONS, 0)
         self._logged: dict[str, float] = {}
         self._tokens: int | None = None
+        self._tokens_offset = 0
+        self._tokens_at_step = 0
+        self._logged_tokens = 0
+        self._logged_tokens_offset = 0
+        self._first_log = True
         self._flops: float | None = None
+        self._flops_offset = 0.0
+        self._flops_at_step = 0
+        self._epochs_offset = 0
+
+    @property
+    def global_step(self) -> int:
+        """The Trainer's step count at the last step that we were told of."""
+        return self._done.global_step
+
+    def _steps_here(self) -> int:
+        """Steps done in this process, for which tokens and FLOPs are counted."""
+        return self._done.steps - self._steps_before
 
     # Written by the Trainer's thread
 
-    def begin(self, global_step: int, max_steps: int, batch_samples: int, epoch_size: int | None) -> None:
-        """Training begins or, after `auto_find_batch_size` met a full memory, begins again."""
-        if self._max_steps == 0:
+    def begin(
+        self,
+        *,
+        global_step: int,
+        max_steps: int,
+        batch_samples: int,
+        epoch_size: int | None,
+        epochs: int = 0,
+        tokens: int | None = None,
+        flops: float | None = None,
+    ) -> None:
+        """Training begins, or begins again: after `auto_find_batch_size` met a full memory, or in a second `train()`.
+
+        `global_step`, `epochs`, `tokens` and `flops` are what the Trainer's counts stand at now, in a resumed training those
+        of its checkpoint; None for what it does not count. Steps and epochs include those before a resume; tokens and FLOPs,
+        like samples, are of this process, as energy is.
+        """
+        first = self._max_steps == 0
+        if first:
             self._done = _Done(global_step, 0, global_step, 0.0)
-            self._first_global_step = global_step
+            self._steps_before = global_step
+            self._epochs = epochs
         else:
             self._done = self._done._replace(global_step=global_step)
-            self._first_global_step = global_step
+        self._first_global_step = global_step
+        self._first_log = True
+        self._epochs_offset = self._epochs - epochs
+        if tokens is not None:
+            self._tokens = self._tokens or 0
+            self._tokens_offset = self._tokens - tokens
+        if flops is not None:
+            self._flops = self._flops or 0.0
+            self._flops_offset = self._flops - flops
         self._first_step_at = self._rate_base = self._samples_per_second = None
         self._samples_at_begin = self._done.samples
         self._max_steps = max_steps
@@ -81,9 +127,9 @@ class RunProgress:
         steps_done = math.floor(fraction_done * math.ceil(self._epoch_size / self._batch_samples) + 1e-6)
         self._epoch_samples_left = max(0, self._epoch_size - steps_done * self._batch_samples)
 
-    def epoch_end(self) -> None:
-        """A whole epoch is done."""
-        self._epochs += 1
+    def epoch_end(self, epoch: float) -> None:
+        """The Trainer leaves an epoch, at `epoch` epochs; whether the last one is whole shows in its fraction."""
+        self._epochs = max(self._epochs, int(epoch + EPOCH_ROUNDING) + self._epochs_offset)
 
     def step_begin(self, at: float) -> None:
         """The data of the step is there and its computation begins."""
@@ -110,14 +156,29 @@ class RunProgress:
                 self._count_bad_value(name, float(value))
         tokens = logs.get("num_tokens")
         if isinstance(tokens, (int, float)) and math.isfinite(tokens):
-            self._tokens = max(int(tokens), self._tokens or 0)
+            self._tokens_logged(int(tokens))
 
-    def totals(self, tokens: int, flops: float) -> None:
-        """The Trainer's own totals; 0 where it does not count them. Neither total may fall."""
-        if tokens:
-            self._tokens = max(tokens, self._tokens or 0)
-        if flops:
-            self._flops = max(flops, self._flops or 0.0)
+    def tokens_seen(self, tokens: int) -> None:
+        """The Trainer's own count of input tokens. The total does not fall."""
+        self._set_tokens(tokens + self._tokens_offset)
+
+    def _tokens_logged(self, tokens: int) -> None:
+        """TRL's cumulative count. In a second `train()` it goes on, or starts again at 0 where that is another trainer's."""
+        if self._first_log and tokens < self._logged_tokens:
+            self._logged_tokens_offset += self._logged_tokens
+        self._first_log = False
+        self._logged_tokens = tokens
+        self._set_tokens(tokens + self._logged_tokens_offset)
+
+    def _set_tokens(self, tokens: int) -> None:
+        self._tokens = max(tokens, self._tokens or 0)
+        self._tokens_at_step = self._steps_here()
+
+    def flops_done(self, flops: float) -> None:
+        """The Trainer's own count, which it brings up to date when it logs and saves. The total does not fall."""
+        if self._flops is not None:
+            self._flops = max(flops + self._flops_offset, self._flops)
+            self._flops_at_step = self._steps_here()
 
     def step_failed(self, reason: FailedStepReason) -> None:
         """A step was lost to `reason`."""
@@ -143,7 +204,9 @@ class RunProgress:
             epochs=self._epochs,
             samples=done.samples,
             tokens=self._tokens,
+            tokens_by_now=_by_now(self._tokens, self._tokens_at_step, done.steps - self._steps_before),
             flops=self._flops,
+            flops_by_now=_by_now(self._flops, self._flops_at_step, done.steps - self._steps_before),
             loss=logged.get("loss"),
             eval_loss=logged.get("eval_loss"),
             learning_rate=logged.get("learning_rate"),
@@ -189,3 +252,10 @@ class RunProgress:
             self._buckets[bisect_left(STEP_BUCKETS, seconds)] += 1
             self._duration_sum += seconds
         return StepHistogram(tuple(self._buckets), self._duration_sum)
+
+
+def _by_now(total: float | None, at_step: int, steps: int) -> float | None:
+    """A total that was last told at an earlier step, carried on to the present one at its mean per step."""
+    if total is None or at_step <= 0:
+        return None
+    return total * steps / at_step

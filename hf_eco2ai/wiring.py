@@ -15,7 +15,7 @@ from hf_eco2ai.errors import ConfigError, Unavailable
 from hf_eco2ai.footprint import GRIDS, Grid, GridContext
 from hf_eco2ai.ledger import Ledger
 from hf_eco2ai.monitor import Monitor
-from hf_eco2ai.records import Progress, RunIdentity, Tariff
+from hf_eco2ai.records import Progress, RunIdentity, RunState, Tariff
 
 logger = logging.getLogger("hf_eco2ai")
 
@@ -144,7 +144,8 @@ def monitor(
     context: ReaderContext,
     progress: Callable[[], Progress],
     *,
-    still_running: Callable[[], bool] = lambda: True,
+    missing_since: Callable[[float], float | None] = lambda _now: None,
+    how_it_ended: Callable[[], RunState] = lambda: "failed",
     abandoned: Callable[[], None] = lambda: None,
 ) -> Monitor:
     """The pipeline that fills one run's ledger, ready to start."""
@@ -158,6 +159,7 @@ def monitor(
         measurement_interval=config.measurement_interval,
         power_interval=config.power_interval,
         now=context.now,
-        still_running=still_running,
+        missing_since=missing_since,
+        how_it_ended=how_it_ended,
         abandoned=abandoned,
     )

@@ -117,7 +117,7 @@ def test_a_pyproject_without_our_table_says_nothing(folder: Path) -> None:
 def test_a_config_is_frozen() -> None:
     config = CarbonConfig(pue=1.2)
 
-    with pytest.raises(ValueError, match="frozen"):
+    with pytest.raises(ValueError, match="does not change"):
         config.pue = 1.3
     assert config.pue == 1.2
 
@@ -202,7 +202,7 @@ def test_a_name_like_no_other_says_where_the_names_are() -> None:
         ("prometheus_port", -1, "greater than or equal to 0"),
         ("max_projects", 0, "greater than or equal to 1"),
         ("simulated_gpus", -1, "greater than or equal to 0"),
-        ("project_name", "", "at least 1 character"),
+        ("project_name", "", "can be printed"),
         ("run_id", None, "string"),
         ("export_prometheus", "maybe", "boolean"),
         ("grid_factor_type", "green", "'lifecycle', 'direct' or 'marginal'"),
@@ -390,3 +390,41 @@ def test_an_empty_list_of_visible_gpus_is_not_the_same_as_none(
 
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     assert Environment.read().cuda_visible_devices is None
+
+
+def test_one_gpu_may_be_given_as_a_number() -> None:
+    assert CarbonConfig(gpu_ids=0).gpu_ids == (0,)
+
+
+def test_a_part_of_a_settings_name_finds_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ECO2AI_PORT", "1")
+    with pytest.raises(ConfigError, match="did you mean prometheus_port"):
+        CarbonConfig()
+
+
+@pytest.mark.parametrize("name", ["", "   ", "\u202e\u200b"])
+def test_a_project_name_that_nobody_could_read_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="project_name"):
+        CarbonConfig(project_name=name)
+
+
+def test_a_changed_setting_says_how_to_get_a_new_config() -> None:
+    with pytest.raises(ConfigError, match="model_copy"):
+        CarbonConfig().pue = 2.0
+
+
+@pytest.mark.parametrize("text", ["[tool]\nhf_eco2ai = 3\n", "[tool.hf-eco2ai]\npue = 1.2\n"])
+def test_a_table_that_cannot_be_meant_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "pyproject.toml").write_text(text)
+    with pytest.raises(ConfigError, match=r"pyproject\.toml"):
+        CarbonConfig()
+
+
+@pytest.mark.parametrize(("wrong", "right"), [({"country": "UK"}, "GB"), ({"country": "US", "region": "ZZ"}, "nearest: AZ")])
+def test_a_wrong_place_names_the_nearest(wrong: dict[str, str], right: str) -> None:
+    with pytest.raises(ConfigError, match=right):
+        CarbonConfig(**wrong)
+
+
+def test_an_address_may_be_written_in_brackets() -> None:
+    assert CarbonConfig(prometheus_host=" [::1] ").prometheus_host == "::1"

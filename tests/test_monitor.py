@@ -188,7 +188,7 @@ def test_the_thread_ends_with_the_run_and_gives_the_drivers_back() -> None:
 
 def test_training_that_was_left_without_a_word_ends_the_run_as_failed() -> None:
     left = threading.Event()
-    m = monitor(lambda: [Steady(monotonic)], monotonic, interval=0.1, still_running=lambda: False, abandoned=left.set)
+    m = monitor(lambda: [Steady(monotonic)], monotonic, interval=0.1, missing_since=lambda _: 0.0, abandoned=left.set)
     m.start(wait=30)
     assert left.wait(30)
     assert shown(m).state == "failed"

@@ -12,10 +12,23 @@ from hf_eco2ai.run import STEP_BUCKETS, RunProgress
 
 
 def begun(
-    global_step: int = 0, max_steps: int = 100, batch_samples: int = 8, epoch_size: int | None = None, fraction_done: float = 0.0
+    global_step: int = 0,
+    max_steps: int = 100,
+    batch_samples: int = 8,
+    epoch_size: int | None = None,
+    fraction_done: float = 0.0,
+    tokens: int | None = None,
+    flops: float | None = None,
 ) -> RunProgress:
     run = RunProgress()
-    run.begin(global_step, max_steps, batch_samples, epoch_size)
+    run.begin(
+        global_step=global_step,
+        max_steps=max_steps,
+        batch_samples=batch_samples,
+        epoch_size=epoch_size,
+        tokens=tokens,
+        flops=flops,
+    )
     run.epoch_begin(fraction_done)
     return run
 
@@ -47,7 +60,7 @@ def test_before_anything_is_said_nothing_is_known() -> None:
 def test_an_epoch_of_203_samples_in_batches_of_8_is_26_steps_and_203_samples() -> None:
     run = begun(max_steps=26, epoch_size=203)
     steps(run, 26)
-    run.epoch_end()
+    run.epoch_end(1.0)
 
     said = run.progress()
     assert (said.steps, said.samples, said.epochs, said.ratio) == (26, 203, 1, 1.0)
@@ -55,11 +68,11 @@ def test_an_epoch_of_203_samples_in_batches_of_8_is_26_steps_and_203_samples() -
 
 def test_every_epoch_has_the_samples_of_the_data_set() -> None:
     run = RunProgress()
-    run.begin(0, 78, 8, 203)
+    run.begin(global_step=0, max_steps=78, batch_samples=8, epoch_size=203)
     for epoch in range(3):
         run.epoch_begin()
         steps(run, 26, at=26.0 * epoch, global_step=26 * epoch)
-        run.epoch_end()
+        run.epoch_end(epoch + 1.0)
 
     said = run.progress()
     assert (said.steps, said.samples, said.epochs) == (78, 609, 3)
@@ -77,7 +90,7 @@ def test_a_stream_has_whole_batches() -> None:
 def test_samples_never_exceed_the_data_set_and_reach_it(size: int, batch: int, epochs: int) -> None:
     run = RunProgress()
     per_epoch = math.ceil(size / batch)
-    run.begin(0, per_epoch * epochs, batch, size)
+    run.begin(global_step=0, max_steps=per_epoch * epochs, batch_samples=batch, epoch_size=size)
     for epoch in range(epochs):
         run.epoch_begin()
         steps(run, per_epoch, at=float(per_epoch * epoch), global_step=per_epoch * epoch)
@@ -112,7 +125,7 @@ def test_steps_count_from_the_step_at_which_the_run_was_resumed() -> None:
 def test_beginning_again_after_a_full_memory_keeps_the_counts_rising() -> None:
     run = begun(max_steps=100, batch_samples=16)
     steps(run, 3)
-    run.begin(0, 200, 8, None)
+    run.begin(global_step=0, max_steps=200, batch_samples=8, epoch_size=None)
     run.epoch_begin()
     assert (run.progress().steps, run.progress().samples) == (3, 48)
 
@@ -127,7 +140,7 @@ def test_beginning_again_after_a_full_memory_keeps_the_counts_rising() -> None:
 def test_steps_and_samples_never_fall_however_often_training_begins_again(attempts: list[tuple[int, int]]) -> None:
     run, seen, at = RunProgress(), [(0, 0)], 0.0
     for count, batch in attempts:
-        run.begin(0, 100, batch, None)
+        run.begin(global_step=0, max_steps=100, batch_samples=batch, epoch_size=None)
         run.epoch_begin()
         seen.append((run.progress().steps, run.progress().samples))
         for i in range(count):
@@ -181,7 +194,7 @@ def test_the_break_before_a_second_training_does_not_count_against_its_throughpu
     steps(run, 4, at=0.0)
     assert run.progress().samples_per_second == pytest.approx(8.0)
 
-    run.begin(0, 100, 8, None)
+    run.begin(global_step=0, max_steps=100, batch_samples=8, epoch_size=None)
     run.epoch_begin()
     steps(run, 4, at=3600.0)
 
@@ -280,23 +293,72 @@ def test_a_lost_step_is_counted_under_its_reason() -> None:
 
 
 @settings(deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 10**12), st.floats(0.0, 1e25)), max_size=20))
+@given(st.lists(st.tuples(st.integers(0, 10**12), st.floats(0.0, 1e25)), min_size=1, max_size=20))
 def test_tokens_and_flops_never_fall(said: list[tuple[int, float]]) -> None:
-    run = begun()
-    seen = []
+    run = begun(tokens=0, flops=0.0)
+    seen = [(0, 0.0)]
     for tokens, flops in said:
-        run.totals(tokens, flops)
+        run.tokens_seen(tokens)
+        run.flops_done(flops)
         seen.append((run.progress().tokens or 0, run.progress().flops or 0.0))
 
     assert all(a <= c and b <= d for (a, b), (c, d) in pairwise(seen))
-    if seen:
-        assert seen[-1] == (max(tokens for tokens, _ in said), max(flops for _, flops in said))
+    assert seen[-1] == (max(tokens for tokens, _ in said), max(flops for _, flops in said))
+
+
+def test_tokens_and_flops_start_at_zero_where_they_are_counted() -> None:
+    said = begun(tokens=0, flops=0.0).progress()
+    assert (said.tokens, said.flops) == (0, 0.0)
+
+
+def test_tokens_and_flops_of_a_resumed_training_are_those_of_this_process() -> None:
+    run = begun(global_step=50, tokens=1000, flops=2e9)
+    steps(run, 10, global_step=50)
+    run.tokens_seen(1200)
+    run.flops_done(2.4e9)
+    assert (run.progress().tokens, run.progress().flops) == (200, 4e8)
+
+
+def test_a_second_training_of_the_run_adds_its_tokens_flops_and_epochs() -> None:
+    run = begun(max_steps=26, tokens=0, flops=0.0)
+    for _training in range(2):
+        run.begin(global_step=0, max_steps=26, batch_samples=8, epoch_size=203, epochs=0, tokens=0, flops=0.0)
+        run.epoch_begin()
+        steps(run, 26)
+        run.tokens_seen(3248)
+        run.flops_done(6.5e7)
+        run.epoch_end(1.0)
+    said = run.progress()
+    assert (said.steps, said.epochs, said.tokens, said.flops) == (52, 2, 6496, 1.3e8)
+
+
+def test_between_two_logs_tokens_are_carried_on_by_steps_so_that_energy_per_token_does_not_saw() -> None:
+    run = begun(tokens=0)
+    steps(run, 10)
+    run.log({"num_tokens": 1000})
+    steps(run, 5, at=10.0, global_step=10)
+    assert run.progress().tokens == 1000
+    assert run.progress().tokens_by_now == 1500
+
+
+@pytest.mark.parametrize(("epoch", "whole"), [(0.3, 0), (7 / 26, 0), (1.5, 1), (2 - 1e-9, 2), (70 / 26, 2), (80 / 26, 3)])
+def test_only_whole_epochs_are_counted(epoch: float, whole: int) -> None:
+    run = begun()
+    run.epoch_end(epoch)
+    assert run.progress().epochs == whole
+
+
+def test_a_resumed_run_has_the_epochs_before_it() -> None:
+    run = RunProgress()
+    run.begin(global_step=70, max_steps=104, batch_samples=8, epoch_size=203, epochs=2)
+    assert run.progress().epochs == 2
+    run.epoch_end(3.0)
+    assert run.progress().epochs == 3
 
 
 def test_tokens_may_be_logged_instead_of_counted_by_the_trainer() -> None:
     run = begun()
     run.log({"num_tokens": 5000.0})
-    run.totals(0, 0.0)
     assert (run.progress().tokens, run.progress().flops) == (5000, None)
 
     run.log({"num_tokens": 4000.0})

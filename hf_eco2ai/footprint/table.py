@@ -15,6 +15,9 @@ from hf_eco2ai.records import FactorType, GridFactor
 
 WORLD = "WORLD"
 
+RESERVED = {"UK": ["GB"], "EL": ["GR"]}
+"""Codes that people use and ISO 3166-1 has reserved for it, with the country's own (ISO online browsing platform, 2024)."""
+
 Key = tuple[str, str]
 
 
@@ -58,9 +61,8 @@ class Table:
                 (
                     f"No country is set, so CO₂e is computed with the world average ({world.grams_per_kwh:g} gCO₂e/kWh, "
                     f"{world.source}, "
-                    f"{world.year}). The true factor may be a tenth or double of that: set country, e.g. "
-                    "CarbonConfig(country='DE') "
-                    "or HF_ECO2AI_COUNTRY=DE."
+                    f"{world.year}). Set country, e.g. CarbonConfig(country='DE') or HF_ECO2AI_COUNTRY=DE: "
+                    "the true factor may be a tenth or double of that."
                 ),
             )
         elif (country, region) in table:
@@ -102,7 +104,7 @@ def check_place(country: str, region: str) -> None:
         return
     countries = sorted({key[0] for key in rows()} - {WORLD})
     if country not in countries:
-        near = get_close_matches(country, countries, n=3, cutoff=0.5)
+        near = RESERVED.get(country) or get_close_matches(country, countries, n=3, cutoff=0.5)
         raise ConfigError(
             f"country: {country!r} is not in the table of grid factors. Give a two-letter code (ISO 3166-1)"
             f"{', nearest: ' + ', '.join(near) if near else ''}; or give grid_carbon_intensity in gCO₂e/kWh."
@@ -110,6 +112,5 @@ def check_place(country: str, region: str) -> None:
     regions = sorted({key[1] for key in rows() if key[0] == country} - {""})
     if region and regions and region not in regions:
         near = get_close_matches(region, regions, n=3, cutoff=0.5)
-        raise ConfigError(
-            f"region: {region!r} is not a region of {country} in the table of grid factors; it has {', '.join(near or regions)}."
-        )
+        there = f"nearest: {', '.join(near)}" if near else f"it has {', '.join(regions)}"
+        raise ConfigError(f"region: {region!r} is not a region of {country} in the table of grid factors; {there}.")

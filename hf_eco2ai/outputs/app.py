@@ -33,6 +33,16 @@ def build_app(snapshots: Callable[[], Sequence[Snapshot]], rules: LabelRules, *,
     )
 
 
+def accepts_gzip(header: str) -> bool:
+    """Whether an `Accept-Encoding` header allows gzip (RFC 9110, 12.5.3): named, and not with a quality of 0."""
+    for part in header.lower().split(","):
+        name, _, parameters = part.strip().partition(";")
+        if name.strip() == "gzip":
+            quality = parameters.replace(" ", "").removeprefix("q=")
+            return quality not in {"0", "0.", "0.0", "0.00", "0.000"}
+    return False
+
+
 class _Endpoint:
     def __init__(self, snapshots: Callable[[], Sequence[Snapshot]], exposition: Exposition, compression: bool) -> None:
         self._snapshots = snapshots
@@ -44,7 +54,7 @@ class _Endpoint:
     async def metrics(self, request: Request) -> Response:
         """The exposition. Rendered once per snapshot, so that a tenth scrape in a second costs next to nothing."""
         accept = request.headers.get("accept", "")
-        zipped = self._compression and "gzip" in request.headers.get("accept-encoding", "")
+        zipped = self._compression and accepts_gzip(request.headers.get("accept-encoding", ""))
         snapshots = tuple(self._snapshots())
         if snapshots != self._rendered_for:
             self._rendered_for = snapshots

@@ -476,7 +476,7 @@ METRICS: tuple[Metric, ...] = (
         PROJECT,
         "run",
         "Device energy per token trained, over the whole run.",
-        lambda s: _one(_joules_per(s, s.progress.tokens), _project(s)),
+        lambda s: _one(_joules_per(s, s.progress.tokens_by_now), _project(s)),
     ),
     Metric(
         "hf_training_joules_per_sample",
@@ -492,7 +492,7 @@ METRICS: tuple[Metric, ...] = (
         PROJECT,
         "run",
         "Floating point operations per joule of device energy, over the whole run.",
-        lambda s: _one(_per_joule(s, s.progress.flops), _project(s)),
+        lambda s: _one(_per_joule(s, s.progress.flops_by_now), _project(s)),
     ),
     Metric(
         "hf_training_device_energy_joules_total",

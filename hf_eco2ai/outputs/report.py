@@ -37,9 +37,13 @@ class Report:
         return {**asdict(self.snapshot), "basis": self.snapshot.basis}
 
     def __str__(self) -> str:
+        return self.text()
+
+    def text(self, width: int = 0) -> str:
+        """The summary, broken to `width` columns; 0 leaves the lines as long as they are."""
         s = self.snapshot
         head = f"hf_eco2ai · {s.identity.project_name} · {s.identity.model_name} · run {s.identity.run_id} · {_state(s)}"
-        return "\n".join([head, *text.table([*_energy(s), *_totals(s), *_phases(s), *_grounds(s)])])
+        return "\n".join([head, *text.table([*_energy(s), *_totals(s), *_phases(s), *_grounds(s)], width)])
 
 
 def opening_line(s: Snapshot | None, url: str | None) -> str:
@@ -51,7 +55,7 @@ def opening_line(s: Snapshot | None, url: str | None) -> str:
     else:
         kinds = Counter((d.device.component, d.device.model, d.device.basis) for d in s.devices)
         measured = "measuring " + ", ".join(f"{_named(c, m, n)} ({basis})" for (c, m, basis), n in kinds.items())
-    return f"hf_eco2ai: {measured}" + (f"; metrics at {url}" if url else "")
+    return f"hf_eco2ai: {measured}" + (f"\nhf_eco2ai: metrics at {url}" if url else "")
 
 
 def _named(component: Component, model: str, count: int) -> str:
@@ -85,7 +89,7 @@ def _energy(s: Snapshot) -> list[tuple[str, str]]:
     for (component, how, note), group in groupby(ordered, key=_kind):
         members = list(group)
         name = f"  {_named(component, members[0].device.model, len(members))}"
-        joules = text.energy(sum(d.joules for d in members))
+        joules = text.energy(sum(d.joules for d in members), like=s.total.joules)
         kinds.append((name, joules, f"{how} ({note})" if note else how))
     width = max((len(joules) for _, joules, _ in kinds), default=0)
     return [("energy", text.energy(s.total.joules)), *((name, f"{joules:<{width}}  {how}") for name, joules, how in kinds)]
@@ -110,7 +114,9 @@ def _totals(s: Snapshot) -> list[tuple[str, str]]:
 def _phases(s: Snapshot) -> list[tuple[str, str]]:
     seconds = dict(s.phase_seconds)
     used = [(phase, total) for phase, total in s.phases if seconds.get(phase, 0.0) > 0 or total.joules > 0]
-    said = ", ".join(f"{phase} {text.energy(total.joules)} in {text.duration(seconds[phase])}" for phase, total in used)
+    said = ", ".join(
+        f"{phase} {text.energy(total.joules, like=s.total.joules)} in {text.duration(seconds[phase])}" for phase, total in used
+    )
     return [("phases", said)] if used else []
 
 
@@ -122,5 +128,5 @@ def _grounds(s: Snapshot) -> list[tuple[str, str]]:
         rows.append(("observed", f"{text.percent(s.observed_ratio)} of device time"))
     problems = [f"{count} × {error_type}" for error_type, count in s.errors if count]
     if problems:
-        rows.append(("problems", ", ".join(problems) + " (see the log)"))
+        rows.append(("problems", ", ".join(problems) + " (each was said once above, or in the log)"))
     return rows

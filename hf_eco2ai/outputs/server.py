@@ -21,6 +21,9 @@ PORTS_TO_TRY = 50
 
 STOP_SECONDS = 1.0
 
+ANSWER_SECONDS = 0.05
+"""A scrape that is under way when the run ends has so long to be answered; it takes 5 ms."""
+
 _open_sockets: "weakref.WeakSet[socket.socket]" = weakref.WeakSet()
 
 
@@ -106,7 +109,7 @@ class Endpoint:
         holder = _holder(port)
         taken = f"port {port} is taken{' by ' + holder if holder else ''}"
         if instead is None:
-            what = f"{taken}, and so are the {PORTS_TO_TRY - 1} after it: no /metrics for this run. Set prometheus_port."
+            what = f"{taken}, and so are those after it: no /metrics for this run. Set prometheus_port to a free one."
         else:
             what = f"{taken}: /metrics of this run is on port {instead}. Set prometheus_port to choose another."
         self._fail(Failure("port_taken", f"port {port}", what[0].upper() + what[1:]))
@@ -138,7 +141,6 @@ class Endpoint:
             lifespan="off",
             interface="asgi3",
             log_config=None,
-            log_level="error",
             access_log=False,
             date_header=False,
             server_header=False,
@@ -152,10 +154,31 @@ class Endpoint:
             await stop_requested.wait()
             # asyncio leaks a connection that it accepts in the very moment of closing, so first stop accepting, then close.
             loop.remove_reader(listener.fileno())
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(ANSWER_SECONDS)
+            # Whoever has not taken his answer by now would hold up the end of training.
+            for connection in list(server.server_state.connections):
+                connection.transport.abort()
+            await asyncio.sleep(0)
 
         server.main_loop = wait_for_stop
-        await server.serve(sockets=[listener])
+        quiet = _Quiet()
+        logging.getLogger("uvicorn.error").addFilter(quiet)
+        try:
+            await server.serve(sockets=[listener])
+        finally:
+            logging.getLogger("uvicorn.error").removeFilter(quiet)
+
+
+class _Quiet(logging.Filter):
+    """Keeps uvicorn's notices about our endpoint to itself, and lets those about the application's own uvicorn through."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._thread_id = threading.get_ident()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether to let the record through."""
+        return record.thread != self._thread_id or record.levelno >= logging.ERROR
 
 
 def _url(listener: socket.socket) -> str:

@@ -1,8 +1,12 @@
 """Figures as people read them: three significant digits and the unit that fits."""
 
+import textwrap
 from collections.abc import Sequence
 
 from hf_eco2ai.records import DeviceStatus, Footprint, GridFactor, Method, Tariff
+
+NARROWEST = 20
+"""Columns below which broken lines read worse than long ones."""
 
 _ENERGY = ((3.6e9, "MWh"), (3.6e6, "kWh"), (3.6e3, "Wh"), (1.0, "J"))
 _MASS = ((1e6, "t"), (1e3, "kg"), (1.0, "g"), (1e-3, "mg"))
@@ -11,9 +15,9 @@ _POWER = ((1e6, "MW"), (1e3, "kW"), (1.0, "W"))
 METHOD_WORDS: dict[Method, str] = {"counter": "counter difference", "trapezoid": "trapezoid over power readings"}
 
 
-def energy(joules: float) -> str:
-    """`1.92 kWh`, `860 J`."""
-    return _scaled(joules, _ENERGY)
+def energy(joules: float, like: float | None = None) -> str:
+    """`1.92 kWh`, `860 J`; in the unit that `like` joules would have, so that parts add up before the reader's eyes."""
+    return _scaled(joules, _ENERGY, joules if like is None else like)
 
 
 def mass(grams: float) -> str:
@@ -79,14 +83,27 @@ def methods(status: DeviceStatus) -> str:
     return f"{said} (in part {how})" if "counter" in status.methods else f"{said}, which did not answer ({how})"
 
 
-def table(rows: Sequence[tuple[str, str]]) -> list[str]:
-    """Names and values in two aligned columns."""
-    width = max((len(name) for name, _ in rows), default=0)
-    return [f"  {name:<{width}}  {value}" for name, value in rows]
+def table(rows: Sequence[tuple[str, str]], columns: int = 0) -> list[str]:
+    """Names and values side by side; values that do not fit into `columns` go on below themselves."""
+    names = max((len(name) for name, _ in rows), default=0)
+    room = columns - names - 4
+    lines = []
+    for name, value in rows:
+        first, *rest = textwrap.wrap(value, room) if room >= NARROWEST and len(value) > room else [value]
+        lines += [f"  {name:<{names}}  {first}", *(f"  {'':<{names}}  {line}" for line in rest)]
+    return lines
 
 
-def _scaled(value: float, units: Sequence[tuple[float, str]]) -> str:
-    size, unit = next(((s, u) for s, u in units if abs(value) >= s), units[-1])
+def wrapped(lines: str, columns: int) -> str:
+    """Lines broken between words to `columns`, and indented where they go on; 0 leaves them as they are."""
+    if columns < NARROWEST:
+        return lines
+    return "\n".join(textwrap.fill(line, columns, subsequent_indent="  ") for line in lines.split("\n"))
+
+
+def _scaled(value: float, units: Sequence[tuple[float, str]], like: float | None = None) -> str:
+    scale = abs(value if like is None else like)
+    size, unit = next(((s, u) for s, u in units if scale >= s), units[-1])
     scaled = value / size
     if abs(scaled) >= 100:  # noqa: PLR2004
         return f"{scaled:,.0f} {unit}"

@@ -57,16 +57,17 @@ def recorded_run() -> Snapshot:
     )
     monitor.begin("setup")
     monitor.open()
-    progress.begin(global_step=0, max_steps=40, batch_samples=8, epoch_size=80)
+    progress.begin(global_step=0, max_steps=40, batch_samples=8, epoch_size=80, tokens=0, flops=0.0)
     progress.epoch_begin()
     clock.seconds = 100.5
     monitor.mark("train")
     for step in range(10):
         progress.step_begin(100.5 + 0.15 * step)
         progress.step_end(100.5 + 0.15 * (step + 1), step + 1)
-    progress.epoch_end()
+    progress.epoch_end(1.0)
     progress.log({"loss": 2.5, "learning_rate": 1e-4, "grad_norm": 1.5, "eval_loss": 2.75})
-    progress.totals(tokens=10240, flops=4.5e12)
+    progress.tokens_seen(10240)
+    progress.flops_done(4.5e12)
     for seconds in (101.0, 102.0):
         clock.seconds = seconds
         monitor.step()

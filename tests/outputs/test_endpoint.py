@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -164,4 +165,30 @@ def test_nothing_of_the_http_stack_is_logged_at_info(caplog: pytest.LogCaptureFi
     caplog.set_level(logging.INFO)
     with serving(0, recorded_run()) as (endpoint, _):
         get(f"{endpoint.url}/metrics")
+    assert [record for record in caplog.records if record.name.startswith("uvicorn")] == []
+
+
+@pytest.mark.parametrize(
+    ("header", "zipped"), [("gzip", True), ("GZIP", True), ("br, gzip;q=0.5", True), ("gzip;q=0", False), ("gzipfoo", False)]
+)
+def test_gzip_is_used_only_where_the_client_allows_it(header: str, zipped: bool) -> None:
+    with serving(0, recorded_run()) as (endpoint, _):
+        assert ("content-encoding" in get(f"{endpoint.url}/metrics", Accept_Encoding=header)[1]) == zipped
+
+
+def test_clients_that_do_not_take_their_answer_are_cut_off_at_the_end_without_a_word(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    before = set(threading.enumerate())
+    runs = [recorded_run()] * 400  # An answer of megabytes, so that the socket's buffers cannot hold it.
+    many = [replace(run, identity=replace(run.identity, run_id=f"run{i}")) for i, run in enumerate(runs)]
+    with serving(0, *many, compression=False) as (endpoint, failures):
+        assert endpoint.url is not None
+        slow = [socket.create_connection(("127.0.0.1", int(endpoint.url.rpartition(":")[2]))) for _ in range(3)]
+        for client in slow:
+            client.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+            client.recv(1)
+    assert set(threading.enumerate()) == before
+    for client in slow:
+        client.close()
+    assert failures == []
     assert [record for record in caplog.records if record.name.startswith("uvicorn")] == []

@@ -198,7 +198,7 @@ def test_the_summary_names_the_run_its_figures_and_the_source_of_each() -> None:
         "1,800 J/sample",
         "NVIDIA H200",
         "measured: NVML energy counter",
-        "setup 500 Wh in 10 min 00 s",
+        "setup 0.5 kWh in 10 min 00 s",
         "train 2.5 kWh in 50 min 00 s",
         "329.65 gCO₂e/kWh lifecycle (DE: Ember via Our World in Data, 2026-06 edition, 2025)",
         "PUE",
@@ -304,3 +304,23 @@ def test_the_line_says_when_not_everything_was_measured() -> None:
 
 def test_a_loss_that_is_no_number_does_not_spoil_the_summary() -> None:
     assert "3 kWh" in str(Report(replace(snapshot(), progress=Progress(loss=math.nan))))
+
+
+def test_lines_are_broken_between_words_where_there_is_a_terminal() -> None:
+    assert text.wrapped("hf_eco2ai: a line that is too long for this\n  second", 24) == (
+        "hf_eco2ai: a line that\n  is too long for this\n  second"
+    )
+    assert text.wrapped("a line that is too long for nothing", 0) == "a line that is too long for nothing"
+
+
+def test_the_values_of_a_table_go_on_below_themselves() -> None:
+    assert text.table([("name", "one two three four five six"), ("n", "x")], columns=32) == [
+        "  name  one two three four five",
+        "        six",
+        "  n     x",
+    ]
+
+
+def test_parts_have_the_unit_of_their_sum() -> None:
+    assert text.energy(1800.0, like=7200.0) == "0.5 Wh"
+    assert text.energy(1800.0) == "1,800 J"

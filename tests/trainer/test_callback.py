@@ -1,8 +1,10 @@
 """Eco2AICallback on a real Trainer: what it counts, and what it never does to training."""
 
+import copy
 import logging
 import math
 import os
+import pickle
 import socket
 import subprocess
 import sys
@@ -14,9 +16,11 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import TrainerCallback
+from transformers import Trainer, TrainerCallback
 
 from hf_eco2ai import ConfigError, Eco2AICallback, Snapshot
+from hf_eco2ai.monitor import Monitor
+from hf_eco2ai.records import RunState
 from tests.trainer.tiny import BATCH, SAMPLES, STEPS_PER_EPOCH, At, Data, config, model, our_threads, trainer, wait_until_left
 
 pytestmark = pytest.mark.trainer
@@ -340,3 +344,114 @@ def test_samples_of_a_step_are_the_batch(tmp_path: Path) -> None:
     callback = Eco2AICallback(config())
     trainer(tmp_path, callback, max_steps=3).train()
     assert final(callback).progress.samples == 3 * BATCH
+
+
+def test_a_training_left_by_an_exception_ends_when_it_was_left_and_not_an_interval_later(tmp_path: Path) -> None:
+    callback = Eco2AICallback(config(measurement_interval=60))
+    with pytest.raises(ValueError, match="mine"):
+        trainer(tmp_path, callback, At(5, fail(ValueError("mine")))).train()
+    wait_until_left(callback)
+    assert final(callback).state == "failed"
+    # Looked at once a second: the end is that of the first look after it, far from the end of the interval.
+    assert final(callback).seconds < 30
+
+
+def test_tokens_rise_with_every_step_and_not_only_with_the_logs(tmp_path: Path) -> None:
+    callback = Eco2AICallback(config())
+    seen: list[int | None] = []
+
+    class Watch(TrainerCallback):  # type: ignore[misc]
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            seen.append(callback._progress.progress().tokens)
+
+    trainer(tmp_path, callback, Watch(), max_steps=5, logging_strategy="no", include_num_input_tokens_seen=True).train()
+    assert seen == [BATCH * 16 * (step + 1) for step in range(5)]
+
+
+def test_a_trainer_nested_in_another_with_the_same_callback_is_not_measured_and_the_outer_one_is(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    callback = Eco2AICallback(config())
+    inner = trainer(tmp_path / "inner", callback)
+    trainer(tmp_path / "outer", callback, At(10, inner.train)).train()
+    assert final(callback).state == "ended"
+    assert final(callback).progress.steps == STEPS_PER_EPOCH
+    assert [record.message for record in caplog.records if "its own Eco2AICallback()" in record.message]
+
+
+def test_a_callback_added_in_the_middle_of_training_measures_the_rest(tmp_path: Path) -> None:
+    callback = Eco2AICallback(config())
+    add = At(10, lambda: run.add_callback(callback))
+    run: Any = trainer(tmp_path, add, eval_strategy="steps", eval_steps=5)
+    run.train()
+    assert final(callback).state == "ended"
+    assert final(callback).progress.steps == STEPS_PER_EPOCH
+    assert final(callback).progress.samples == SAMPLES - 10 * BATCH
+
+
+def test_a_callback_removed_in_the_middle_of_training_has_not_failed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    callback = Eco2AICallback(config())
+    remove = At(10, lambda: run.remove_callback(callback))
+    run: Any = trainer(tmp_path, callback, remove)
+    run.train()
+    wait_until_left(callback)
+    assert final(callback).state == "ended"
+    assert dict(final(callback).progress.failed_steps)["exception"] == 0
+    assert [record.message for record in caplog.records if "was removed from its Trainer" in record.message]
+
+
+class OwnLoop(Trainer):  # type: ignore[misc]
+    """A Trainer with a loop of its own, as TRL's for PPO has."""
+
+    def train(self) -> None:
+        self.state.max_steps = 10
+        self.callback_handler.on_train_begin(self.args, self.state, self.control)
+        self.callback_handler.on_step_begin(self.args, self.state, self.control)
+        raise ValueError("in a loop of one's own")
+
+
+def test_a_trainer_with_a_loop_of_its_own_that_fails_is_noticed_too(tmp_path: Path) -> None:
+    callback = Eco2AICallback(config())
+    run = OwnLoop(model=model(), args=trainer(tmp_path).args, train_dataset=Data(), callbacks=[callback])
+    with pytest.raises(ValueError, match="of one's own"):
+        run.train()
+    wait_until_left(callback)
+    assert final(callback).state == "failed"
+
+
+def test_a_callback_can_be_copied_and_pickled_before_and_after_training(tmp_path: Path) -> None:
+    callback = Eco2AICallback(config(project_name="copied"))
+    assert pickle.loads(pickle.dumps(callback)).config == callback.config  # noqa: S301 - our own
+    trainer(tmp_path, callback, max_steps=3).train()
+    again = copy.deepcopy(callback)
+    assert again.snapshot is not None
+    assert again.config.project_name == "copied"
+
+
+def test_ctrl_c_while_the_last_reading_is_awaited_leaves_no_port_open(tmp_path: Path) -> None:
+    callback = Eco2AICallback(config())
+
+    class Interrupted(Monitor):
+        def stop(self, state: RunState = "ended", wait: float = 0.5) -> None:
+            super().stop(state, wait)
+            raise KeyboardInterrupt
+
+    def interrupt() -> None:
+        monitor, endpoint = callback._live.pop()
+        monitor.__class__ = Interrupted
+        callback._live.append((monitor, endpoint))
+
+    with pytest.raises(KeyboardInterrupt):
+        trainer(tmp_path, callback, At(5, interrupt)).train()
+    wait_until_left(callback)
+
+
+def test_a_resumed_training_goes_on_from_the_steps_and_epochs_of_its_checkpoint(tmp_path: Path) -> None:
+    trainer(tmp_path, max_steps=40, save_strategy="steps", save_steps=30).train()
+    callback = Eco2AICallback(config())
+    trainer(tmp_path, callback, max_steps=60).train(resume_from_checkpoint=str(tmp_path / "checkpoint-30"))
+    progress = final(callback).progress
+    assert progress.steps == 60
+    assert progress.epochs == 2
+    # Steps 31 to 52 end the second epoch: 203 samples less 4 batches; then 8 steps of the third.
+    assert progress.samples == (SAMPLES - 4 * BATCH) + 8 * BATCH
