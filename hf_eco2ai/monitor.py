@@ -248,7 +248,8 @@ class Monitor:
         """Has training been left without a word (an exception, Ctrl-C)? Then the run ended when that was first seen."""
         since = None if self._stopping else self._missing_since(now)
         if since is None:
-            self._next_look = now + min(self._interval, LOOK_SECONDS)
+            # On the schedule of the ticks, so that looking costs no waking of its own.
+            self._next_look = _after(self._next_look, min(self._interval, LOOK_SECONDS), now)
         elif since == now:
             self._next_look = now + LOOK_AGAIN_SECONDS
         else:

@@ -264,8 +264,7 @@ class StepHistogram(NamedTuple):
     sum_seconds: float
 
 
-@dataclass(frozen=True)
-class Progress:
+class Progress(NamedTuple):
     """How far a run has come, as the Trainer says. None where it has not said yet."""
 
     steps: int = 0
@@ -291,8 +290,7 @@ class Progress:
     failed_steps: tuple[tuple[FailedStepReason, int], ...] = ()
 
 
-@dataclass(frozen=True)
-class DeviceStatus:
+class DeviceStatus(NamedTuple):
     """One device's share of the run, and what it does now."""
 
     device: Device

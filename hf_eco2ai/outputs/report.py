@@ -1,7 +1,7 @@
 """The figures of a run with the source of each: as text for people, as a dictionary for programs."""
 
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from itertools import groupby
 from typing import Any
 
@@ -34,7 +34,7 @@ class Report:
 
     def as_dict(self) -> dict[str, Any]:
         """Everything, JSON-ready but for NaN and infinite losses. Joules, grams, seconds and Unix seconds, as in `Snapshot`."""
-        return {**asdict(self.snapshot), "basis": self.snapshot.basis}
+        return {**_plain(self.snapshot), "basis": self.snapshot.basis}
 
     def __str__(self) -> str:
         return self.text()
@@ -44,6 +44,15 @@ class Report:
         s = self.snapshot
         head = f"hf_eco2ai · {s.identity.project_name} · {s.identity.model_name} · run {s.identity.run_id} · {_state(s)}"
         return "\n".join([head, *text.table([*_energy(s), *_totals(s), *_phases(s), *_grounds(s)], width)])
+
+
+def _plain(value: Any) -> Any:
+    """Records as dictionaries, tuples of anything else as lists."""
+    if is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    if hasattr(value, "_asdict"):
+        return {name: _plain(part) for name, part in value._asdict().items()}
+    return [_plain(part) for part in value] if isinstance(value, tuple) else value
 
 
 def opening_line(s: Snapshot | None, url: str | None) -> str:

@@ -4,6 +4,7 @@ CPU time comes from the files of a container with half a CPU, so that every figu
 those of Linux arch/x86/include/asm/intel-family.h; watts those of Cloud Carbon Footprint.
 """
 
+import os
 from itertools import pairwise
 from pathlib import Path
 
@@ -326,3 +327,17 @@ def test_without_a_limit_the_memory_is_the_machines(tmp_path: Path, clock: Clock
     assert device.idle_watts == pytest.approx(0.392 * psutil.virtual_memory().total / 1e9)
     assert (device.component, device.basis) == ("dram", "modelled")
     assert "0.392 W per GB" in device.source
+
+
+def test_the_machines_busy_time_is_all_but_idle_waiting_and_stolen_time(tmp_path: Path) -> None:
+    (tmp_path / "proc").mkdir()
+    # proc(5): user nice system idle iowait irq softirq steal guest guest_nice, in ticks
+    (tmp_path / "proc/stat").write_text("cpu  1000 200 300 90000 5000 40 60 700 80 9\ncpu0 1 1 1 1 1 1 1 1 1 1\n")
+    busy = CpuUsage(tmp_path, lambda: 0.0)._machine_seconds()
+    assert busy == pytest.approx((1000 + 200 + 300 + 40 + 60) / os.sysconf("SC_CLK_TCK"))
+
+
+def test_the_machines_busy_time_is_psutils() -> None:
+    before, ours, after = psutil.cpu_times(), CpuUsage(Path("/"), lambda: 0.0)._machine_seconds(), psutil.cpu_times()
+    sums = [times.user + times.nice + times.system + times.irq + times.softirq for times in (before, after)]
+    assert sums[0] - 1e-6 <= ours <= sums[1] + 1e-6

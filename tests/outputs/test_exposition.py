@@ -167,7 +167,7 @@ def test_a_gauge_without_a_value_is_absent_and_a_counter_starts_at_zero() -> Non
 
 def test_a_loss_that_is_nan_stays_nan() -> None:
     run = recorded_run()
-    text = text_of(replace(run, progress=replace(run.progress, loss=math.nan)))
+    text = text_of(replace(run, progress=run.progress._replace(loss=math.nan)))
     assert math.isnan(value(text, "hf_training_loss"))
 
 
