@@ -280,7 +280,10 @@ class Eco2AICallback(TrainerCallback):  # type: ignore[misc]
     def on_prediction_step(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """A batch of an evaluation: of the run's, or of one outside training, which is then a run of its own."""
         if self._monitor is None and state.is_local_process_zero:
-            self._open_run("evaluate", args, state, Presence(), kwargs.get("model"))
+            presence = Presence()
+            if presence.method == "train":
+                return  # Added in the middle of training: the run begins with the next step.
+            self._open_run("evaluate", args, state, presence, kwargs.get("model"))
         if self._phase != "evaluate" and self._owns(state):
             self._enter("evaluate")
 

@@ -150,7 +150,8 @@ class Monitor:
             action()
         except Exception as error:  # noqa: BLE001 - foreign drivers are called below here
             self.fail(Failure("tick_failed", f"tick {type(error).__name__}", f"A measurement failed: {error!r}. It goes on."))
-            self._next_tick = self._now() + self._interval
+            # Nothing before the next interval, whatever was due: what fails at once would otherwise be tried without pause.
+            self._next_tick = self._next_power = self._next_look = self._last_tick = self._now() + self._interval
 
     def begin(self, phase: Phase) -> None:
         """The run's first instant is now."""

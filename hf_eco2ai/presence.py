@@ -16,7 +16,7 @@ HANDLER_MODULE = "transformers.trainer_callback"
 
 
 class Presence:
-    """The innermost frame of a Trainer's `train`, `evaluate` or `predict` that called, and its thread.
+    """The frame of the Trainer's `train`, or of an `evaluate` or `predict` outside it, that called; and its thread.
 
     A Trainer with a loop of its own has no such frame; then it is the one that called Trainer's callback handler. Without
     either (something else calls the callback) the thread counts as present for ever. The frame keeps its locals alive, so
@@ -76,10 +76,16 @@ def _trainer_frame() -> FrameType | None:
     came_from_handler = False
     while frame is not None:
         module = frame.f_globals.get("__name__")
-        if frame.f_code.co_name in ENTRY_POINTS and module == TRAINER_MODULE:
+        if frame.f_code.co_name in ENTRY_POINTS and module == TRAINER_MODULE and not _is_part_of_another(frame):
             return frame
         if came_from_handler and module != HANDLER_MODULE and called_by_handler is None:
             called_by_handler = frame
         came_from_handler = came_from_handler or module == HANDLER_MODULE
         frame = frame.f_back
     return called_by_handler
+
+
+def _is_part_of_another(frame: FrameType) -> bool:
+    """Whether the Trainer itself called this method: an evaluation within training, or one of several data sets."""
+    caller = frame.f_back
+    return frame.f_code.co_name != "train" and caller is not None and caller.f_globals.get("__name__") == TRAINER_MODULE

@@ -76,7 +76,7 @@ def demo(folder: Path, port: int, *arguments: str, steps: int = 120, **environme
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
+    return " ".join(done.stdout.split())  # It is broken to the terminal's width where a terminal is announced.
 
 
 def scraped(api: str, since: float) -> dict[str, list[dict[str, str]]]:

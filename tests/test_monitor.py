@@ -94,6 +94,25 @@ def test_a_defect_in_a_reader_is_logged_once_counted_each_time_and_measuring_goe
     assert shown(m).total.joules == pytest.approx(2 * WATTS)
 
 
+def test_what_fails_is_tried_again_after_an_interval_and_not_without_pause() -> None:
+    clock = Clock()
+
+    def fault() -> None:
+        raise ZeroDivisionError
+
+    steady = Steady(clock, fault)
+    steady.power_only = True
+    m = monitor(lambda: [steady], clock)
+    m.begin("train")
+    m.open()
+    m.mark("evaluate")
+    assert m.next_due() == pytest.approx(clock.seconds + 1.0)
+    clock.seconds += 1.0
+    m._safely(m.step)
+    assert m.next_due() == pytest.approx(clock.seconds + 1.0)
+    assert steady.reads == 2
+
+
 def test_a_driver_that_hangs_while_opening_holds_up_neither_begin_nor_end() -> None:
     released = threading.Event()
     seconds = iter(range(10_000))
