@@ -28,7 +28,11 @@ MICROARCHITECTURES: dict[tuple[str, int], dict[str, tuple[int, ...]]] = {
     ("AuthenticAMD", 23): {"AMD EPYC 1st Gen": (1,), "AMD EPYC 2nd Gen": (49,)},
     ("AuthenticAMD", 25): {"AMD EPYC 3rd Gen": (1,)},
 }
-"""Vendor and family, then models. Source: Linux arch/x86/include/asm/intel-family.h (2024); AMD EPYC revision guides."""
+"""Vendor and family, then models. Source: Linux arch/x86/include/asm/intel-family.h; AMD EPYC revision guides.
+
+142 and 158 are that file's Kaby Lake, whose numbers Coffee Lake has too. The data file has no row for Kaby Lake, so it gets its
+successor's: the same cores in the same process.
+"""
 
 SKYLAKE_SERVER = 85
 SKYLAKE_STEPPINGS, CASCADE_LAKE_STEPPINGS = range(5), range(5, 8)

@@ -87,8 +87,8 @@ class Rapl:
 def _packages(zones: list[Path], vendor_is_amd: bool) -> list[Path]:
     """The package zones, each counter once.
 
-    Since Linux 6.9 a package may be listed by dies (`package-0-die-0`, `package-0-die-1`, …). Intel's dies have a counter each;
-    AMD has one per package, so that every die shows the whole package (CodeCarbon #1274: 137 W reported for 68 W).
+    Linux may list a package by dies (`package-0-die-0`, `package-0-die-1`, …). Intel's dies have a counter each; AMD has one per
+    package, so that every die shows the whole package (CodeCarbon #1274: 137 W reported for 68 W).
     """
     packages = [zone for zone in zones if _name(zone).startswith("package-")]
     if not vendor_is_amd:
