@@ -45,7 +45,7 @@ def make_monitor(now: object = time.monotonic, interval: float = 1.0) -> Monitor
     progress.begin(global_step=0, max_steps=10**9, batch_samples=8, epoch_size=None, tokens=0, flops=0.0)
     return Monitor(
         open_readers=lambda: [Simulated(GPUS, context), CpuModel(context), DramModel(context)],
-        ledger=Ledger(RunIdentity("run", "project", "model", "bench"), tariff, 1.2, 5.0),
+        ledger=Ledger(RunIdentity("run", "project", "model", "bench"), tariff, 1.2),
         grid=Table("DE", ""),
         tariff=tariff,
         pue=1.2,

@@ -3,21 +3,26 @@
 A total never falls. A step, an epoch or a phase is the difference of two totals.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from hf_eco2ai.records import (
     ERROR_TYPES,
     PHASES,
     Basis,
+    BudgetStatus,
     Device,
     DeviceStatus,
+    DeviceTotals,
+    EndReason,
     Energy,
     ErrorType,
     FactorType,
     Footprint,
     Forecast,
     GridFactor,
+    HostTotals,
     Method,
     Phase,
     PowerReading,
@@ -29,6 +34,7 @@ from hf_eco2ai.records import (
     Snapshot,
     Tariff,
     Telemetry,
+    run_total,
 )
 
 
@@ -57,18 +63,34 @@ class _Window:
 
 
 class Ledger:
-    """Totals of energy, CO₂e, cost and errors of one run.
+    """Totals of energy, CO₂e, cost and errors of one attempt of a run, on this host.
 
-    `pue` and `tariff` are kept only to be shown: what is added has been accounted already.
+    `pue` and `tariff` are kept only to be shown: what is added has been accounted already. `inherited` is what the run had used
+    before, by host; `leads` is whether this process shows the figures of the whole run.
     """
 
-    def __init__(self, identity: RunIdentity, tariff: Tariff, pue: float, carbon_budget_kg: float | None) -> None:
+    def __init__(
+        self,
+        identity: RunIdentity,
+        tariff: Tariff,
+        pue: float,
+        inherited: tuple[HostTotals, ...] = (),
+        *,
+        leads: bool = True,
+    ) -> None:
         self.identity = identity
         self._tariff = tariff
         self._pue = pue
-        self._budget_kg = carbon_budget_kg
+        self.inherited = inherited
+        """What the run had used before, by host. Replaced by one assignment when the journals tell more than a checkpoint did."""
+        self._before = {
+            device.uuid: device.joules for totals in inherited if totals.host == identity.host for device in totals.devices
+        }
+        self.elsewhere: tuple[HostTotals, ...] = ()
+        """The other hosts of this attempt; replaced by one assignment, by the thread that gathers them."""
+        self._leads = leads
         self.total = Footprint()
-        """Energy, CO₂e and cost so far."""
+        """Energy, CO₂e and cost so far in this attempt."""
         self._phases: dict[Phase, Footprint] = {phase: Footprint() for phase in PHASES}
         self._phase_seconds: dict[Phase, float] = dict.fromkeys(PHASES, 0.0)
         self._grams: dict[FactorType, float] = {}
@@ -76,23 +98,16 @@ class Ledger:
         self._errors: dict[ErrorType, int] = dict.fromkeys(ERROR_TYPES, 0)
         self._window: _Window | None = None
         self._rates: Rates | None = None
-        self._before = Footprint()
-        """What former `train()`s of this run used after their set-up: no yardstick for this one."""
         self._cpu_watts: tuple[tuple[Basis, float], ...] = ()
 
     def open(self, devices: Iterable[Device]) -> None:
-        """Keep accounts for these devices, or go on with those that a former `train()` of this run has opened."""
+        """Keep accounts for these devices."""
         for device in devices:
-            self._devices.setdefault(device.id, _DeviceAccount(device, baseline_watts=device.idle_watts))
-            account = self._devices[device.id]
-            account.watts = account.telemetry = None
-        self._window = self._rates = None
-        self._cpu_watts = ()
-        self._before = self.total - self._phases["setup"]
+            self._devices[device.id] = _DeviceAccount(device, baseline_watts=device.idle_watts)
 
-    def gpus(self) -> int:
-        """How many GPUs the run measures."""
-        return sum(1 for account in self._devices.values() if account.device.component == "gpu")
+    def gpus(self) -> list[Device]:
+        """The GPUs that the run measures."""
+        return [account.device for account in self._devices.values() if account.device.component == "gpu"]
 
     def add(self, phase: Phase, seconds: float, footprint: Footprint, factor_type: FactorType) -> None:
         """Wall seconds of a phase, and what was used in them."""
@@ -163,45 +178,61 @@ class Ledger:
         known = [cost for cost in (energy_cost, compute_cost) if cost is not None]
         return Rates(watts, used.grams * per_joule_used, sum(known) if known else None)
 
-    def snapshot(
-        self, *, state: RunState, updated_unix: float, progress: Progress, factor: GridFactor, tick_seconds: float
-    ) -> Snapshot:
-        """The run as it stands."""
-        total = self.total
-        seconds = sum(self._phase_seconds.values())
-        return Snapshot(
-            identity=self.identity,
-            state=state,
-            updated_unix=updated_unix,
-            seconds=seconds,
-            total=total,
+    def attempt(self, factor: GridFactor) -> HostTotals:
+        """What has been used in this attempt, on this host."""
+        return HostTotals(
+            host=self.identity.host,
+            total=self.total,
             grams_by_factor_type=tuple(self._grams.items()) or ((factor.factor_type, 0.0),),
             phases=tuple(self._phases.items()),
             phase_seconds=tuple(self._phase_seconds.items()),
-            devices=tuple(_status(account) for account in self._devices.values()),
-            gpu_count=self.gpus(),
+            devices=tuple(
+                DeviceTotals(a.device.uuid, a.device.component, a.device.basis, a.joules, a.observed_seconds)
+                for a in self._devices.values()
+            ),
+        )
+
+    def snapshot(
+        self,
+        *,
+        state: RunState,
+        end_reason: EndReason = "",
+        updated_unix: float,
+        progress: Progress,
+        factor: GridFactor,
+        tick_seconds: float,
+        budgets: Callable[[Footprint, Forecast | None], tuple[BudgetStatus, ...]] = lambda _total, _forecast: (),
+        **more: Any,
+    ) -> Snapshot:
+        """The run as it stands. `budgets` says what is spent, given the run's total; `more` goes into the snapshot as it is."""
+        attempt, elsewhere = self.attempt(factor), self.elsewhere
+        total = run_total(attempt, self.inherited, elsewhere, leads=self._leads)
+        forecast = _forecast(total, (attempt, *elsewhere), progress) if self._leads else None
+        return Snapshot(
+            identity=self.identity,
+            state=state,
+            end_reason=end_reason,
+            updated_unix=updated_unix,
+            attempt=attempt,
+            inherited=self.inherited,
+            elsewhere=elsewhere,
+            leads=self._leads,
+            devices=tuple(_status(account, self._before.get(account.device.uuid, 0.0)) for account in self._devices.values()),
+            gpu_count=len(self.gpus()),
             cpu_watts=self._cpu_watts if state == "running" else (),
             rates=self._rates if state == "running" else None,
             progress=progress,
-            forecast=self._forecast(total, progress),
+            forecast=forecast,
+            budgets=budgets(total, forecast),
             factor=factor,
             tariff=self._tariff,
             pue=self._pue,
-            carbon_budget_kg=self._budget_kg,
-            efficiency_score=self._efficiency_score(total),
-            observed_ratio=self._observed_ratio(seconds),
+            efficiency_score=self._efficiency_score(attempt.total),
+            observed_ratio=self._observed_ratio(attempt.seconds),
             errors=tuple(self._errors.items()),
             tick_seconds=tick_seconds,
+            **more,
         )
-
-    def _forecast(self, total: Footprint, progress: Progress) -> Forecast | None:
-        """The set-up is paid once; everything since grows with the steps."""
-        scale = progress.to_do_per_done
-        if scale is None:
-            return None
-        so_far = total - self._phases["setup"] - self._before
-        cost = None if total.cost is None else total.cost + (so_far.cost or 0.0) * scale
-        return Forecast(total.joules + so_far.joules * scale, total.grams + so_far.grams * scale, cost)
 
     def _efficiency_score(self, total: Footprint) -> float | None:
         """Share of the energy that went into training steps × mean utilisation of the GPUs (of the CPU where there is none)."""
@@ -220,10 +251,22 @@ class Ledger:
         return min(1.0, observed / (seconds * len(self._devices)))
 
 
-def _status(account: _DeviceAccount) -> DeviceStatus:
+def _forecast(total: Footprint, attempt: tuple[HostTotals, ...], progress: Progress) -> Forecast | None:
+    """The set-up is paid once; everything since, on all hosts, grows with the steps of this attempt."""
+    scale = progress.to_do_per_done
+    if scale is None:
+        return None
+    so_far = Footprint()
+    for totals in attempt:
+        so_far += totals.total - dict(totals.phases).get("setup", Footprint())
+    cost = None if total.cost is None else total.cost + (so_far.cost or 0.0) * scale
+    return Forecast(total.joules + so_far.joules * scale, total.grams + so_far.grams * scale, cost)
+
+
+def _status(account: _DeviceAccount, joules_before: float) -> DeviceStatus:
     return DeviceStatus(
         device=account.device,
-        joules=account.joules,
+        joules=joules_before + account.joules,
         observed_seconds=account.observed_seconds,
         methods=tuple(sorted(account.methods)),
         watts=account.watts,

@@ -6,14 +6,31 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from hf_eco2ai.devices import Reader
 from hf_eco2ai.energy.integrator import COUNTER_PATIENCE_SECONDS, Integrator
+from hf_eco2ai.energy.share import Shares
 from hf_eco2ai.energy.timeline import Mark, Timeline
 from hf_eco2ai.footprint import Grid
 from hf_eco2ai.footprint.account import account
 from hf_eco2ai.ledger import Ledger
-from hf_eco2ai.records import Energy, Failure, Phase, Progress, Reading, RunState, Sample, Snapshot, Tariff, Telemetry
+from hf_eco2ai.records import (
+    BudgetStatus,
+    EndReason,
+    Energy,
+    Failure,
+    Footprint,
+    Forecast,
+    Phase,
+    Progress,
+    Reading,
+    RunState,
+    Sample,
+    Snapshot,
+    Tariff,
+    Telemetry,
+)
 
 logger = logging.getLogger("hf_eco2ai")
 
@@ -53,8 +70,12 @@ class Monitor:
         now: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
         missing_since: Callable[[float], float | None] = lambda _now: None,
-        how_it_ended: Callable[[], RunState] = lambda: "failed",
+        how_it_ended: Callable[[], tuple[RunState, EndReason]] = lambda: ("failed", ""),
         abandoned: Callable[[], None] = lambda: None,
+        shares: Shares | None = None,
+        budgets: Callable[[Footprint, Forecast | None], tuple[BudgetStatus, ...]] = lambda _total, _forecast: (),
+        details: Callable[[], dict[str, Any]] = dict,
+        published: Callable[[Snapshot, bool], None] = lambda _snapshot, _marked: None,
     ) -> None:
         self._open_readers = open_readers
         self._readers: Sequence[Reader] = ()
@@ -75,10 +96,16 @@ class Monitor:
         self._missing_since = missing_since
         self._how_it_ended = how_it_ended
         self._abandoned = abandoned
+        self._shares = shares if shares is not None else Shares()
+        self._budgets = budgets
+        self._details = details
+        self._published = published
         self._marks: deque[Mark] = deque()
         self._failures: deque[Failure] = deque()
         self._known_causes: set[str] = set()
         self._state: RunState = "running"
+        self._end_reason: EndReason = ""
+        self._marked = False
         self._accounted_until = 0.0
         self._next_tick = 0.0
         self._next_power = 0.0
@@ -108,16 +135,16 @@ class Monitor:
         self._marks.append(Mark(self._now(), phase))
         self._wake.set()
 
-    def stop(self, state: RunState = "ended", wait: float = WAIT_SECONDS) -> None:
+    def stop(self, state: RunState = "ended", reason: EndReason = "", wait: float = WAIT_SECONDS) -> None:
         """The run ends at this instant. Waits (at most `wait` s) until the last reading has been taken."""
         if self._finished.is_set():
             return
-        self._state = state
+        self._end_reason, self._state = reason, state
         self._marks.append(Mark(self._now(), None))
         self._stopping = True
         self._wake.set()
         if not self._finished.wait(wait) and self.snapshot is not None:
-            self.snapshot = replace(self.snapshot, state=state)
+            self.snapshot = replace(self.snapshot, state=state, end_reason=reason)
 
     def fail(self, failure: Failure) -> None:
         """Log a failure once per cause, and count it."""
@@ -195,8 +222,8 @@ class Monitor:
         began = self._now()
         sample = _merge([reader.read_power() if power_only else reader.read() for reader in self._readers])  # 1 read
         energies, failures = self._integrator.add(sample.readings, last=self._last_pass)  # 2 integrate
-        factor, gpus = self._grid.factor(), self._ledger.gpus()
-        for phase, seconds, joules in self._by_phase(energies):  # 3 account
+        factor, gpus = self._grid.factor(), sum(self._shares.of_now(gpu, began) for gpu in self._ledger.gpus())
+        for phase, seconds, joules in self._by_phase(self._shares.own(energies)):  # 3 account
             footprint = account(joules, factor, self._tariff, self._pue, gpu_seconds=seconds * gpus)
             self._ledger.add(phase, seconds, footprint, factor.factor_type)
         for failure in (*sample.failures, *failures):
@@ -210,6 +237,7 @@ class Monitor:
         """Wall seconds since the last time, and joules, in each phase. Every device gets its part on the way."""
         while self._marks:
             self._timeline.add(self._marks.popleft())
+            self._marked = True
         until = max(self._now(), self._accounted_until)
         seconds: dict[Phase, float] = {}
         for start, end, phase in self._timeline.cut(self._accounted_until, until):
@@ -231,11 +259,16 @@ class Monitor:
             self._ledger.count(self._failures.popleft().error_type)
         self.snapshot = self._ledger.snapshot(
             state=self._state,
+            end_reason=self._end_reason,
             updated_unix=self._wall(),
             progress=self._progress(),
             factor=self._grid.factor(),
             tick_seconds=self._tick_seconds,
+            budgets=self._budgets,
+            **self._details(),
         )
+        marked, self._marked = self._marked, False
+        self._published(self.snapshot, marked)
 
     def close(self) -> None:
         """The last reading, the last snapshot, and the drivers given back."""
@@ -255,7 +288,7 @@ class Monitor:
             self._next_look = now + LOOK_AGAIN_SECONDS
         else:
             self._marks.append(Mark(since, None))
-            self._state = self._how_it_ended()
+            self._state, self._end_reason = self._how_it_ended()
             self._stopping = self._left = True
 
     def _power_only(self) -> bool:

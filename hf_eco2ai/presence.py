@@ -7,8 +7,9 @@ begin of a run remembers the frame of `Trainer.train`, and later looks whether t
 import sys
 import threading
 from types import FrameType, TracebackType
+from typing import Literal
 
-from hf_eco2ai.records import FailedStepReason
+LeavingReason = Literal["out_of_memory", "exception", "interrupted"]
 
 ENTRY_POINTS = frozenset({"train", "evaluate", "predict"})
 TRAINER_MODULE = "transformers.trainer"
@@ -59,15 +60,25 @@ class Presence:
             self._missing_since = now
         return self._missing_since
 
-    def reason_for_leaving(self) -> FailedStepReason:
-        """Out of memory, if the interpreter has already shown such an exception that passed through the method."""
-        error = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
+    def reason_for_leaving(self) -> LeavingReason:
+        """Out of memory or Ctrl-C, if the interpreter has already shown such an exception that passed through the method."""
+        error = self._shown_error()
+        if isinstance(error, KeyboardInterrupt):
+            return "interrupted"
+        return "out_of_memory" if "OutOfMemory" in type(error).__name__ else "exception"
+
+    def left_by_exception(self) -> bool:
+        """Whether the interpreter has shown an exception that passed through the method."""
+        return self._shown_error() is not None
+
+    def _shown_error(self) -> BaseException | None:
+        error: BaseException | None = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
         trace: TracebackType | None = getattr(error, "__traceback__", None)
         while trace is not None:
             if trace.tb_frame is self._frame:
-                return "out_of_memory" if "OutOfMemory" in type(error).__name__ else "exception"
+                return error
             trace = trace.tb_next
-        return "exception"
+        return None
 
 
 def _trainer_frame() -> FrameType | None:

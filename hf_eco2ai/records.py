@@ -5,7 +5,8 @@ Instants named `at`, `start` or `end` are seconds on the monotonic clock that th
 """
 
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from functools import cached_property
+from typing import Any, Literal, NamedTuple, TypeVar
 
 Basis = Literal["measured", "modelled", "simulated"]
 """How a figure came about: a sensor, a model of the hardware, or a made-up trace for demonstrations."""
@@ -17,8 +18,18 @@ Method = Literal["counter", "trapezoid"]
 Phase = Literal["setup", "train", "evaluate", "save", "idle"]
 PHASES: tuple[Phase, ...] = ("setup", "train", "evaluate", "save", "idle")
 
-RunState = Literal["running", "ended", "failed"]
-RUN_STATES: tuple[RunState, ...] = ("running", "ended", "failed")
+RunState = Literal["running", "ended", "failed", "lost"]
+"""`lost`: the process is gone without a word (SIGKILL, out of memory, power cut). Only a reader of its journal can tell."""
+RUN_STATES: tuple[RunState, ...] = ("running", "ended", "failed", "lost")
+
+EndReason = Literal[
+    "", "completed", "budget", "exception", "out_of_memory", "interrupted", "sigterm", "exit", "exit_code", "removed"
+]
+"""Why a run is no longer running; empty while it is, and where nobody knows."""
+
+BudgetKind = Literal["carbon", "energy", "cost"]
+BudgetScope = Literal["run", "project"]
+BudgetPeriod = Literal["none", "day", "month"]
 
 FactorType = Literal["lifecycle", "direct", "marginal"]
 
@@ -34,6 +45,9 @@ ErrorType = Literal[
     "callback_failed",
     "endpoint_failed",
     "port_taken",
+    "journal_failed",
+    "journal_refused",
+    "exchange_failed",
 ]
 ERROR_TYPES: tuple[ErrorType, ...] = (
     "device_lost",
@@ -47,6 +61,9 @@ ERROR_TYPES: tuple[ErrorType, ...] = (
     "callback_failed",
     "endpoint_failed",
     "port_taken",
+    "journal_failed",
+    "journal_refused",
+    "exchange_failed",
 )
 
 FailedStepReason = Literal["nan_loss", "infinite_loss", "nonfinite_grad", "out_of_memory", "exception"]
@@ -81,10 +98,17 @@ class Device:
     """What a reader of the figures must know, e.g. that a MIG slice is charged with its whole GPU."""
     idle_watts: float | None = None
     """Draw at idle by a model's own coefficients; None for a measured device."""
+    scope: str = ""
+    """The part of the host's CPUs that is meant (an affinity, a container); empty for all of them."""
     id: str = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "id", f"{self.host}/{self.uuid}")
+
+    @property
+    def claim(self) -> str:
+        """What runs on one host compare, to see that they use the same thing: the GPU, or the CPUs however they are read."""
+        return self.uuid if self.component == "gpu" else f"{self.component}{self.scope}"
 
 
 class CounterReading(NamedTuple):
@@ -241,6 +265,76 @@ def _difference(a: float | None, b: float | None) -> float | None:
     return None if a is None else a - (b or 0.0)
 
 
+Key = TypeVar("Key")
+Amount = TypeVar("Amount", float, Footprint)
+
+
+class DeviceTotals(NamedTuple):
+    """What one device has used for a run."""
+
+    uuid: str
+    component: Component
+    basis: Basis
+    joules: float
+    observed_seconds: float
+
+
+@dataclass(frozen=True)
+class HostTotals:
+    """What one host has used for a run. Adds, as attempts of a run on one host do."""
+
+    host: str
+    total: Footprint = Footprint()
+    wasted: Footprint = Footprint()
+    """Of the total, what was used on steps that a resume rolled back."""
+    grams_by_factor_type: tuple[tuple[FactorType, float], ...] = ()
+    phases: tuple[tuple[Phase, Footprint], ...] = ()
+    phase_seconds: tuple[tuple[Phase, float], ...] = ()
+    devices: tuple[DeviceTotals, ...] = ()
+
+    @property
+    def seconds(self) -> float:
+        """Wall seconds that the run has lived on this host."""
+        return sum(seconds for _, seconds in self.phase_seconds)
+
+    def __add__(self, other: "HostTotals") -> "HostTotals":
+        devices = {device.uuid: device for device in self.devices}
+        for device in other.devices:
+            known = devices.get(device.uuid)
+            devices[device.uuid] = device if known is None else _joined(known, device)
+        return HostTotals(
+            host=self.host,
+            total=self.total + other.total,
+            wasted=self.wasted + other.wasted,
+            grams_by_factor_type=_added(self.grams_by_factor_type, other.grams_by_factor_type, 0.0),
+            phases=_added(self.phases, other.phases, Footprint()),
+            phase_seconds=_added(self.phase_seconds, other.phase_seconds, 0.0),
+            devices=tuple(devices.values()),
+        )
+
+
+def _joined(a: DeviceTotals, b: DeviceTotals) -> DeviceTotals:
+    return b._replace(joules=a.joules + b.joules, observed_seconds=a.observed_seconds + b.observed_seconds)
+
+
+def _added(a: "tuple[tuple[Key, Amount], ...]", b: "tuple[tuple[Key, Amount], ...]", zero: Amount) -> Any:
+    sums = dict(a)
+    for key, amount in b:
+        sums[key] = sums.get(key, zero) + amount
+    return tuple(sums.items())
+
+
+def run_total(
+    attempt: HostTotals, inherited: tuple[HostTotals, ...], elsewhere: tuple[HostTotals, ...], *, leads: bool
+) -> Footprint:
+    """What the whole run has used; for a process that does not lead, what its own host has."""
+    total = attempt.total
+    for totals in (*inherited, *elsewhere):
+        if leads or totals.host == attempt.host:
+            total += totals.total
+    return total
+
+
 # 4 show
 
 
@@ -254,7 +348,13 @@ class RunIdentity:
     host: str
     experiment_name: str = ""
     trainer: str = "transformers"
+    """What is measured: `transformers`, `track` (a loop of one's own) or `monitor` (a command)."""
     started_unix: float = 0.0
+    """When the run first began, before any resume."""
+    parent: str = ""
+    """The run whose checkpoint this one began with while that was still going on elsewhere."""
+    attempt: int = 1
+    """Which time it is that the run is begun on this host."""
 
 
 class StepHistogram(NamedTuple):
@@ -264,10 +364,25 @@ class StepHistogram(NamedTuple):
     sum_seconds: float
 
 
+class Counts(NamedTuple):
+    """What a run has done, all attempts together. Never falls: steps done again after a resume count again."""
+
+    steps: int = 0
+    samples: int = 0
+    tokens: int | None = None
+    flops: float | None = None
+    step_durations: StepHistogram | None = None
+    failed_steps: tuple[tuple[FailedStepReason, int], ...] = ()
+
+
 class Progress(NamedTuple):
     """How far a run has come, as the Trainer says. None where it has not said yet."""
 
     steps: int = 0
+    """Optimizer steps done, those before a resume included, and those that a resume rolled back."""
+    global_step: int = 0
+    """Where training stands, as the Trainer counts: after a resume that of its checkpoint."""
+    max_steps: int = 0
     epochs: int = 0
     samples: int = 0
     tokens: int | None = None
@@ -321,6 +436,40 @@ class Forecast:
     cost: float | None
 
 
+class BudgetStatus(NamedTuple):
+    """A budget and what is used of it: kg CO₂e, kWh, or money in the tariff's currency."""
+
+    kind: BudgetKind
+    limit: float
+    spent: float
+    """By the run, or by all runs of its project, in the present period."""
+    predicted: float | None = None
+    """Spent when the run will have ended, by its forecast; None where there is none."""
+    scope: BudgetScope = "run"
+    period: BudgetPeriod = "none"
+
+    @property
+    def used_ratio(self) -> float:
+        """Spent over limit."""
+        return self.spent / self.limit
+
+
+class TreeUsage(NamedTuple):
+    """What the processes of a measured command use, all its descendants included.
+
+    Peaks are of the looks taken, so what lived between two of them is in `cpu_seconds` only.
+    """
+
+    cpu_seconds: float
+    """User and system time since the command began, of live processes and ended ones. Never falls."""
+    processes: int
+    """That live now; zombies are not among them."""
+    rss_bytes: int
+    """Resident memory of those. Pages that several share are counted in each."""
+    peak_processes: int
+    peak_rss_bytes: int
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """Everything that outputs may know of a run at one instant. Published by one assignment, read without a lock."""
@@ -328,12 +477,8 @@ class Snapshot:
     identity: RunIdentity
     state: RunState
     updated_unix: float
-    seconds: float
-    """Wall seconds since the run began."""
-    total: Footprint
-    grams_by_factor_type: tuple[tuple[FactorType, float], ...]
-    phases: tuple[tuple[Phase, Footprint], ...]
-    phase_seconds: tuple[tuple[Phase, float], ...]
+    attempt: HostTotals
+    """What this host has used since the run was begun, or begun again, here."""
     devices: tuple[DeviceStatus, ...]
     gpu_count: int
     cpu_watts: tuple[tuple[Basis, float], ...]
@@ -344,7 +489,6 @@ class Snapshot:
     factor: GridFactor
     tariff: Tariff
     pue: float
-    carbon_budget_kg: float | None
     efficiency_score: float | None
     observed_ratio: float | None
     errors: tuple[tuple[ErrorType, int], ...]
@@ -352,6 +496,72 @@ class Snapshot:
     """Duration of the tick before this one, driver calls included."""
     network_seconds: tuple[tuple[str, float], ...] = ()
     """Duration of the last call to each grid API or integration, by target."""
+    inherited: tuple[HostTotals, ...] = ()
+    """What the run had used before, one entry per host that measured it."""
+    elsewhere: tuple[HostTotals, ...] = ()
+    """What the other hosts of this run have used in this attempt, as last gathered. Only the leading process knows."""
+    leads: bool = True
+    """Whether this process is the global rank 0, which shows the figures of the whole run."""
+    end_reason: EndReason = ""
+    budgets: tuple[BudgetStatus, ...] = ()
+    journal_bytes: int | None = None
+    """Written to the journal by this process; None without a journal."""
+    tree: TreeUsage | None = None
+    """Only for a command that is measured."""
+
+    @cached_property
+    def here(self) -> HostTotals:
+        """What this host has used for the run, earlier attempts included."""
+        before = next((totals for totals in self.inherited if totals.host == self.identity.host), None)
+        return self.attempt if before is None else before + self.attempt
+
+    @cached_property
+    def hosts(self) -> tuple[HostTotals, ...]:
+        """The hosts whose totals this process shows: its own, and for the leading one those that take part no more.
+
+        So every joule of a run is shown by one process, however often it has moved.
+        """
+        present = {self.identity.host, *(totals.host for totals in self.elsewhere)}
+        departed = (totals for totals in self.inherited if totals.host not in present)
+        return (self.here, *(departed if self.leads else ()))
+
+    @cached_property
+    def total(self) -> Footprint:
+        """What the whole run has used, on all its hosts and in all its attempts, as far as this process knows."""
+        return run_total(self.attempt, self.inherited, self.elsewhere, leads=self.leads)
+
+    @cached_property
+    def wasted(self) -> Footprint:
+        """Of the total, what was used on steps that resumes rolled back."""
+        wasted = Footprint()
+        for totals in (*self.inherited, self.attempt):
+            if self.leads or totals.host == self.identity.host:
+                wasted += totals.wasted
+        return wasted
+
+    @property
+    def joules_of_others(self) -> dict[str, float]:
+        """What the run has used on its other hosts, by host; on those that have left, too. Only the leading process knows."""
+        joules: dict[str, float] = {}
+        for totals in (*self.inherited, *self.elsewhere) if self.leads else ():
+            if totals.host != self.identity.host:
+                joules[totals.host] = joules.get(totals.host, 0.0) + totals.total.joules
+        return joules
+
+    @property
+    def seconds(self) -> float:
+        """Wall seconds that the run has lived on this host."""
+        return self.here.seconds
+
+    @property
+    def phases(self) -> tuple[tuple[Phase, Footprint], ...]:
+        """What each phase has used on this host."""
+        return self.here.phases
+
+    @property
+    def phase_seconds(self) -> tuple[tuple[Phase, float], ...]:
+        """How long each phase has lasted on this host."""
+        return self.here.phase_seconds
 
     @property
     def basis(self) -> str:

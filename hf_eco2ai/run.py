@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from hf_eco2ai.records import FAILED_STEP_REASONS, FailedStepReason, Progress, StepHistogram
+from hf_eco2ai.records import FAILED_STEP_REASONS, Counts, FailedStepReason, Progress, StepHistogram
 
 STEP_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 """Upper bounds in seconds: from a toy model on a GPU to a step of a large one with gradient accumulation."""
@@ -33,36 +33,39 @@ class _Done(NamedTuple):
 class RunProgress:
     """Counts steps, epochs and samples of one run, and keeps what the Trainer last logged.
 
-    `steps` counts optimizer steps done, from the step at which the run was resumed. `samples` are those trained in this
-    process: whole batches, but never more in an epoch than the data set has.
+    All counts go on from `carried`, what earlier attempts of the run have done. `samples` are those of whole batches, but
+    never more in an epoch than the data set has. `logged_tokens` is where TRL's own count stood in an earlier attempt in this
+    process, since that may go on.
     """
 
-    def __init__(self) -> None:
-        self._done = _Done(0, 0, 0, 0.0)
+    def __init__(self, carried: Counts | None = None, logged_tokens: int = 0) -> None:
+        self._carried = carried or Counts()
+        self._done = _Done(self._carried.steps, self._carried.samples, 0, 0.0)
         self._step_started: float | None = None
         self._first_step_at: float | None = None
         self._first_global_step = 0
-        self._steps_before = 0
+        self._steps_before = self._carried.steps
         self._max_steps = 0
         self._batch_samples = 0
         self._epoch_samples_left: float = math.inf
         self._epoch_size: int | None = None
         self._epochs = 0
         self._durations: deque[float] = deque(maxlen=PENDING_STEPS)
-        self._buckets = [0] * (len(STEP_BUCKETS) + 1)
-        self._duration_sum = 0.0
+        durations = self._carried.step_durations or StepHistogram((0,) * (len(STEP_BUCKETS) + 1), 0.0)
+        self._buckets = list(durations.counts)
+        self._duration_sum = durations.sum_seconds
         self._rate_base: _Done | None = None
         self._samples_per_second: float | None = None
         self._samples_at_begin = 0
-        self._failed: dict[FailedStepReason, int] = dict.fromkeys(FAILED_STEP_REASONS, 0)
+        self._failed: dict[FailedStepReason, int] = {**dict.fromkeys(FAILED_STEP_REASONS, 0), **dict(self._carried.failed_steps)}
         self._logged: dict[str, float] = {}
-        self._tokens: int | None = None
+        self._tokens: int | None = self._carried.tokens
         self._tokens_offset = 0
         self._tokens_at_step = 0
-        self._logged_tokens = 0
-        self._logged_tokens_offset = 0
+        self._logged_tokens = logged_tokens
+        self._logged_tokens_offset = (self._carried.tokens or 0) - logged_tokens
         self._first_log = True
-        self._flops: float | None = None
+        self._flops: float | None = self._carried.flops
         self._flops_offset = 0.0
         self._flops_at_step = 0
         self._epochs_offset = 0
@@ -71,6 +74,29 @@ class RunProgress:
     def global_step(self) -> int:
         """The Trainer's step count at the last step that we were told of."""
         return self._done.global_step
+
+    @property
+    def logged_tokens(self) -> int:
+        """TRL's own count as last logged."""
+        return self._logged_tokens
+
+    def counts(self) -> Counts:
+        """What the run has done so far, for the next attempt to go on from."""
+        done, buckets, seconds = self._done, list(self._buckets), self._duration_sum
+        try:
+            pending = list(self._durations)
+        except RuntimeError:  # The sampler has just taken one of them out.
+            pending = []
+        for duration in pending:
+            buckets[bisect_left(STEP_BUCKETS, duration)] += 1
+        return Counts(
+            steps=done.steps,
+            samples=done.samples,
+            tokens=self._tokens,
+            flops=self._flops,
+            step_durations=StepHistogram(tuple(buckets), seconds + sum(pending)),
+            failed_steps=tuple(self._failed.items()),
+        )
 
     def _steps_here(self) -> int:
         """Steps done in this process, for which tokens and FLOPs are counted."""
@@ -87,23 +113,26 @@ class RunProgress:
         epoch_size: int | None,
         epochs: int = 0,
         tokens: int | None = None,
+        tokens_before: int = 0,
         flops: float | None = None,
     ) -> None:
-        """Training begins, or begins again: after `auto_find_batch_size` met a full memory, or in a second `train()`.
+        """Training begins, or begins again after `auto_find_batch_size` met a full memory.
 
         `global_step`, `epochs`, `tokens` and `flops` are what the Trainer's counts stand at now, in a resumed training those
-        of its checkpoint; None for what it does not count. Steps and epochs include those before a resume; tokens and FLOPs,
-        like samples, are of this process, as energy is.
+        of its checkpoint; None for what it does not count. `tokens_before` is its token count even where it does not count
+        itself, since some trainers restore it and go on logging it. Steps before us that nobody has counted for us are taken
+        from `global_step`; samples, tokens and FLOPs are counted from here on, as energy is.
         """
-        first = self._max_steps == 0
-        if first:
-            self._done = _Done(global_step, 0, global_step, 0.0)
-            self._steps_before = global_step
+        if self._max_steps == 0:
+            self._steps_before = max(self._carried.steps, global_step)
+            self._done = _Done(self._steps_before, self._done.samples, global_step, 0.0)
             self._epochs = epochs
         else:
             self._done = self._done._replace(global_step=global_step)
         self._first_global_step = global_step
         self._first_log = True
+        if tokens_before and not self._logged_tokens:
+            self._logged_tokens, self._logged_tokens_offset = tokens_before, (self._carried.tokens or 0) - tokens_before
         self._epochs_offset = self._epochs - epochs
         if tokens is not None:
             self._tokens = self._tokens or 0
@@ -146,6 +175,18 @@ class RunProgress:
         samples = self._batch_samples if self._batch_samples < left else int(left)
         self._epoch_samples_left = left - samples
         self._done = _Done(done.steps + 1, done.samples + samples, global_step, at)
+
+    def loop_begins(self, at: float) -> None:
+        """A loop of one's own begins its first step, for those that say only when a step is done."""
+        self._step_started = self._first_step_at = at
+
+    def step_done(self, at: float, global_step: int, samples: int, tokens: int | None) -> None:
+        """A step of such a loop is done, on so many samples and tokens; the next one begins."""
+        self._batch_samples, self._epoch_samples_left = samples, math.inf
+        self.step_end(at, global_step)
+        self._step_started = at
+        if tokens is not None:
+            self._set_tokens((self._tokens or 0) + tokens)
 
     def log(self, logs: Mapping[str, Any]) -> None:
         """Keep what the Trainer (or TRL) logs, and count a step whose figures are no numbers."""
@@ -201,12 +242,14 @@ class RunProgress:
         ratio, eta, to_do_per_done = self._outlook(done)
         return Progress(
             steps=done.steps,
+            global_step=done.global_step,
+            max_steps=self._max_steps,
             epochs=self._epochs,
             samples=done.samples,
             tokens=self._tokens,
-            tokens_by_now=_by_now(self._tokens, self._tokens_at_step, done.steps - self._steps_before),
+            tokens_by_now=_by_now(self._tokens, self._carried.tokens, self._tokens_at_step, self._steps_here()),
             flops=self._flops,
-            flops_by_now=_by_now(self._flops, self._flops_at_step, done.steps - self._steps_before),
+            flops_by_now=_by_now(self._flops, self._carried.flops, self._flops_at_step, self._steps_here()),
             loss=logged.get("loss"),
             eval_loss=logged.get("eval_loss"),
             learning_rate=logged.get("learning_rate"),
@@ -254,8 +297,11 @@ class RunProgress:
         return StepHistogram(tuple(self._buckets), self._duration_sum)
 
 
-def _by_now(total: float | None, at_step: int, steps: int) -> float | None:
-    """A total that was last told at an earlier step, carried on to the present one at its mean per step."""
+def _by_now(total: float | None, before: float | None, at_step: int, steps: int) -> float | None:
+    """A total that was last told at an earlier step, carried on to the present one at its mean per step since `before`.
+
+    None where steps have been done since `before`, but nobody has said yet what they come to.
+    """
     if total is None or at_step <= 0:
-        return None
-    return total * steps / at_step
+        return None if steps > 0 else before
+    return (before or 0.0) + (total - (before or 0.0)) * steps / at_step

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -12,11 +13,15 @@ from hf_eco2ai.ledger import Ledger
 from hf_eco2ai.records import (
     PHASES,
     Basis,
+    BudgetStatus,
     Component,
     Device,
+    DeviceTotals,
     Energy,
     Footprint,
+    Forecast,
     GridFactor,
+    HostTotals,
     Phase,
     PowerReading,
     Progress,
@@ -41,14 +46,36 @@ def device(uuid: str, component: Component = "gpu", basis: Basis = "measured", i
 GPU, GPU_2, CPU = device("GPU-1"), device("GPU-2"), device("package-0", "cpu")
 
 
-def ledger(*devices: Device, tariff: Tariff = TARIFF, pue: float = 1.0, budget_kg: float | None = None) -> Ledger:
-    made = Ledger(RUN, tariff, pue, budget_kg)
+def ledger(
+    *devices: Device,
+    tariff: Tariff = TARIFF,
+    pue: float = 1.0,
+    inherited: tuple[HostTotals, ...] = (),
+    leads: bool = True,
+) -> Ledger:
+    made = Ledger(RUN, tariff, pue, inherited, leads=leads)
     made.open(devices)
     return made
 
 
-def snapshot(of: Ledger, progress: Progress | None = None, state: RunState = "running") -> Snapshot:
-    return of.snapshot(state=state, updated_unix=0.0, progress=progress or Progress(), factor=GRID, tick_seconds=0.0)
+def snapshot(of: Ledger, progress: Progress | None = None, state: RunState = "running", **more: Any) -> Snapshot:
+    return of.snapshot(state=state, updated_unix=0.0, progress=progress or Progress(), factor=GRID, tick_seconds=0.0, **more)
+
+
+def again(former: Ledger, *devices: Device) -> Ledger:
+    """The next attempt of the run, on the same host."""
+    return ledger(*devices, inherited=snapshot(former, state="ended").hosts)
+
+
+def elsewhere(host: str, joules: float = 0.0, setup: float = 0.0, cost: float | None = None) -> HostTotals:
+    """What another host has used: `setup` joules before training, and the rest of `joules` in it. A gram is a joule."""
+    return HostTotals(
+        host,
+        Footprint(joules, joules, cost),
+        phases=(("setup", Footprint(setup, setup)), ("train", Footprint(joules - setup, joules - setup, cost))),
+        phase_seconds=(("setup", 1.0), ("train", 9.0)),
+        devices=(DeviceTotals("GPU-9", "gpu", "measured", joules, 10.0),),
+    )
 
 
 def use(
@@ -64,7 +91,7 @@ def use(
     for one, power in watts.items():
         of.add_energy(Energy(one, start, end, power * (end - start), "counter"), power * (end - start), end - start)
     joules = sum(watts.values()) * (end - start)
-    of.add(phase, end - start, account(joules, grid, tariff, 1.0, (end - start) * of.gpus()), grid.factor_type)
+    of.add(phase, end - start, account(joules, grid, tariff, 1.0, (end - start) * len(of.gpus())), grid.factor_type)
 
 
 def see(of: Ledger, at: float, watts: dict[Device, float], utilization: dict[Device, float] | None = None) -> None:
@@ -130,7 +157,7 @@ def test_devices_phases_and_factor_types_each_add_up_to_the_total(
     assert sum(one.joules for one in shown.devices) == pytest.approx(joules, rel=1e-9, abs=1e-9)
     assert sum(used.joules for _, used in shown.phases) == pytest.approx(joules, rel=1e-9, abs=1e-9)
     assert sum(used.grams for _, used in shown.phases) == pytest.approx(grams, rel=1e-9, abs=1e-9)
-    assert sum(of_type for _, of_type in shown.grams_by_factor_type) == pytest.approx(grams, rel=1e-9, abs=1e-9)
+    assert sum(of_type for _, of_type in shown.attempt.grams_by_factor_type) == pytest.approx(grams, rel=1e-9, abs=1e-9)
     assert sum(seconds for _, seconds in shown.phase_seconds) == pytest.approx(at)
     assert shown.seconds == pytest.approx(at)
     assert shown.observed_ratio == pytest.approx(1.0)
@@ -144,14 +171,14 @@ def test_grams_are_kept_apart_by_the_type_of_the_factor() -> None:
     use(books, "train", 3600.0, 7200.0, {GPU: 1000.0}, grid=direct)  # 1 kWh × 100 g
     use(books, "train", 7200.0, 10800.0, {GPU: 1000.0})  # 1 kWh × 400 g
 
-    assert dict(snapshot(books).grams_by_factor_type) == pytest.approx({"lifecycle": 800.0, "direct": 100.0})
+    assert dict(snapshot(books).attempt.grams_by_factor_type) == pytest.approx({"lifecycle": 800.0, "direct": 100.0})
 
 
 def test_before_anything_is_used_everything_countable_is_zero_and_no_rate_is_known() -> None:
     shown = snapshot(ledger(GPU, tariff=Tariff()))
 
     assert shown.total == Footprint()
-    assert shown.grams_by_factor_type == (("lifecycle", 0.0),)
+    assert shown.attempt.grams_by_factor_type == (("lifecycle", 0.0),)
     assert [phase for phase, _ in shown.phases] == list(PHASES)
     assert (shown.rates, shown.forecast, shown.efficiency_score, shown.observed_ratio) == (None, None, None, None)
     assert set(dict(shown.errors).values()) == {0}
@@ -169,9 +196,32 @@ def test_errors_are_counted_by_type() -> None:
 
 
 def test_what_is_only_shown_is_shown() -> None:
-    shown = snapshot(ledger(GPU, GPU_2, CPU, pue=1.3, budget_kg=5.0))
+    shown = snapshot(ledger(GPU, GPU_2, CPU, pue=1.3), end_reason="budget", state="ended", journal_bytes=512)
 
-    assert (shown.pue, shown.carbon_budget_kg, shown.tariff, shown.gpu_count) == (1.3, 5.0, TARIFF, 2)
+    assert (shown.pue, shown.tariff, shown.gpu_count) == (1.3, TARIFF, 2)
+    assert (shown.state, shown.end_reason, shown.journal_bytes, shown.tree) == ("ended", "budget", 512, None)
+
+
+def test_the_gpus_of_a_run_are_its_devices_that_are_gpus() -> None:
+    assert ledger(GPU, CPU, GPU_2).gpus() == [GPU, GPU_2]
+    assert ledger(CPU).gpus() == []
+
+
+def test_budgets_are_judged_by_the_total_and_the_forecast_of_the_whole_run() -> None:
+    books = ledger(GPU, inherited=(elsewhere("h", 500.0), elsewhere("gone", 300.0)))
+    books.elsewhere = (elsewhere("other", 200.0),)
+    use(books, "train", 0.0, 10.0, {GPU: 100.0})
+
+    def judge(total: Footprint, forecast: Forecast | None) -> tuple[BudgetStatus, ...]:
+        assert forecast is not None
+        return (BudgetStatus("energy", 8000.0, total.joules, forecast.joules),)
+
+    # 500 + 300 before, and 1000 + 200 now, which is half of what is to do.
+    (budget,) = snapshot(books, Progress(to_do_per_done=1.0), budgets=judge).budgets
+    assert budget.spent == pytest.approx(2000.0)
+    assert budget.predicted == pytest.approx(3200.0)
+    assert budget.used_ratio == pytest.approx(0.25)
+    assert snapshot(books).budgets == ()
 
 
 # Now
@@ -402,13 +452,43 @@ def test_without_a_price_the_forecast_has_no_cost() -> None:
     assert forecast.cost is None
 
 
-# A second train() of the same run
+def test_the_forecast_takes_in_what_other_hosts_have_used_and_pays_their_setup_once_too() -> None:
+    books = ledger(GPU)
+    books.elsewhere = (elsewhere("b", 500.0, setup=100.0, cost=0.5), elsewhere("c", 900.0, setup=300.0))
+    use(books, "setup", 0.0, 10.0, {GPU: 10.0}, tariff=Tariff())  # 100 J
+    use(books, "train", 10.0, 20.0, {GPU: 100.0}, tariff=Tariff())  # 1000 J
+    forecast = snapshot(books, Progress(to_do_per_done=4.0)).forecast
+
+    # 100 + 100 + 300 J once; 1000 + 400 + 600 J for each fifth. Host b alone has a price: 0.50 for a fifth.
+    assert forecast is not None
+    assert forecast.joules == pytest.approx(500 + 2000 * 5)
+    assert forecast.grams == pytest.approx((100 + 1000 * 5) / 3.6e6 * 400 + (100 + 400 * 5) + (300 + 600 * 5))
+    assert forecast.cost == pytest.approx(0.5 * 5)
+
+
+def test_the_forecast_adds_what_hosts_that_have_left_had_used_and_does_not_multiply_it() -> None:
+    books = ledger(GPU, inherited=(elsewhere("gone", 7000.0, setup=100.0),))
+    use(books, "train", 0.0, 10.0, {GPU: 100.0})  # 1000 J
+    forecast = snapshot(books, Progress(to_do_per_done=3.0)).forecast
+
+    assert forecast is not None
+    assert forecast.joules == pytest.approx(7000 + 1000 * 4)
+
+
+def test_a_process_that_does_not_lead_forecasts_nothing() -> None:
+    books = ledger(GPU, leads=False)
+    use(books, "train", 0.0, 10.0, {GPU: 100.0})
+
+    assert snapshot(books, Progress(to_do_per_done=3.0)).forecast is None
+
+
+# Another attempt of the same run
 
 
 def test_a_second_training_of_the_run_goes_on_with_the_totals() -> None:
-    books = ledger(GPU)
-    use(books, "train", 0.0, 10.0, {GPU: 100.0})
-    books.open([GPU, GPU_2])
+    first = ledger(GPU)
+    use(first, "train", 0.0, 10.0, {GPU: 100.0})
+    books = again(first, GPU, GPU_2)
     assert snapshot(books).total.joules == pytest.approx(1000.0)
 
     use(books, "train", 100.0, 110.0, {GPU: 100.0, GPU_2: 200.0})
@@ -417,56 +497,143 @@ def test_a_second_training_of_the_run_goes_on_with_the_totals() -> None:
     assert shown.total.joules == pytest.approx(4000.0)
     assert [one.joules for one in shown.devices] == [pytest.approx(2000.0), pytest.approx(2000.0)]
     assert shown.seconds == pytest.approx(20.0)  # the break between them belongs to neither
+    assert dict(shown.phases)["train"].joules == pytest.approx(4000.0)
+    assert dict(shown.here.grams_by_factor_type) == pytest.approx({"lifecycle": 4000 / 3.6e6 * 400})
+    assert shown.total.cost == pytest.approx(4000 / 3.6e6 * 0.25 + 30 / 3600 * 2.0)  # 10 s of one GPU, 10 s of two
+
+
+def test_what_an_attempt_itself_has_used_is_told_apart_from_what_it_inherited() -> None:
+    first = ledger(GPU)
+    use(first, "train", 0.0, 10.0, {GPU: 100.0})
+    books = again(first, GPU)
+    use(books, "train", 100.0, 110.0, {GPU: 30.0})
+
+    assert snapshot(books).attempt.total.joules == pytest.approx(300.0)
+    assert [one.joules for one in snapshot(books).attempt.devices] == [pytest.approx(300.0)]
+    assert [totals.total.joules for totals in snapshot(books).inherited] == [pytest.approx(1000.0)]
+
+
+def test_a_device_goes_on_with_its_own_joules_and_not_with_those_of_one_of_the_same_name_elsewhere() -> None:
+    before = HostTotals(
+        "h",
+        Footprint(900.0),
+        devices=(
+            DeviceTotals("GPU-1", "gpu", "measured", 600.0, 5.0),
+            DeviceTotals("GPU-2", "gpu", "measured", 300.0, 5.0),
+        ),
+    )
+    other_host = HostTotals("gone", Footprint(50.0), devices=(DeviceTotals("package-0", "cpu", "measured", 50.0, 5.0),))
+    books = ledger(GPU, CPU, inherited=(before, other_host))
+    use(books, "train", 0.0, 1.0, {GPU: 10.0, CPU: 20.0})
+    shown = snapshot(books)
+
+    # GPU-1 goes on with 600 J; every host has a package-0, and this one's has done nothing before.
+    assert {one.device.uuid: one.joules for one in shown.devices} == pytest.approx({"GPU-1": 610.0, "package-0": 20.0})
+    # GPU-2 takes part no more, and what it has used remains the run's.
+    assert {one.uuid: one.joules for one in shown.here.devices} == pytest.approx(
+        {"GPU-1": 610.0, "GPU-2": 300.0, "package-0": 20.0}
+    )
+    assert shown.total.joules == pytest.approx(980.0)
+
+
+@settings(deadline=None)
+@given(st.lists(bookings, min_size=1, max_size=4))
+def test_totals_never_fall_from_one_attempt_to_the_next(
+    attempts: list[list[tuple[Phase, float, float, float, GridFactor]]],
+) -> None:
+    books, at, shown, joules = ledger(GPU, CPU), 0.0, [], 0.0
+    for booked in attempts:
+        shown.append(snapshot(books))
+        for phase, seconds, gpu_watts, cpu_watts, grid in booked:
+            use(books, phase, at, at + seconds, {GPU: gpu_watts, CPU: cpu_watts}, grid=grid)
+            at += seconds
+            joules += (gpu_watts + cpu_watts) * seconds
+            shown.append(snapshot(books))
+        books = again(books, GPU, CPU)
+
+    for before, after in pairwise(shown):
+        assert after.total.joules >= before.total.joules
+        assert after.total.grams >= before.total.grams
+        assert (after.total.cost or 0.0) >= (before.total.cost or 0.0)
+        assert after.seconds >= before.seconds
+        assert all(b.joules >= a.joules for a, b in zip(before.devices, after.devices, strict=True))
+    assert shown[-1].total.joules == pytest.approx(joules, rel=1e-9, abs=1e-9)
+    assert sum(one.joules for one in shown[-1].here.devices) == pytest.approx(joules, rel=1e-9, abs=1e-9)
 
 
 def test_a_second_training_does_not_begin_with_the_rates_of_the_first() -> None:
-    books = ledger(GPU, CPU)
-    books.regular(0.0)
-    use(books, "train", 0.0, 1.0, {GPU: 300.0, CPU: 50.0})
-    books.regular(1.0)
+    first = ledger(GPU, CPU)
+    first.regular(0.0)
+    use(first, "train", 0.0, 1.0, {GPU: 300.0, CPU: 50.0})
+    first.regular(1.0)
+    assert snapshot(first).rates is not None
 
-    books.open([GPU, CPU])
+    books = again(first, GPU, CPU)
     books.regular(100.0)
-
     assert snapshot(books).rates is None
     assert snapshot(books).cpu_watts == ()
 
+    use(books, "train", 100.0, 101.0, {GPU: 70.0, CPU: 30.0})
+    books.regular(101.0)
+    rates = snapshot(books).rates
+    assert rates is not None
+    assert rates.watts == pytest.approx(100.0)
+
 
 def test_a_second_training_does_not_begin_with_the_gauges_of_the_first() -> None:
-    books = ledger(GPU)
-    see(books, 0.0, {GPU: 300.0}, {GPU: 90.0})
+    first = ledger(GPU)
+    see(first, 0.0, {GPU: 300.0}, {GPU: 90.0})
 
-    books.open([GPU])
-
-    assert status(snapshot(books), GPU) == (None, None)
+    assert status(snapshot(again(first, GPU)), GPU) == (None, None)
 
 
-def test_the_break_between_two_trainings_does_not_count_as_utilisation() -> None:
-    books = ledger(GPU)
-    use(books, "train", 0.0, 10.0, {GPU: 100.0})
-    see(books, 0.0, {}, {GPU: 100.0})
-    see(books, 10.0, {}, {GPU: 100.0})
+def test_neither_the_break_between_two_trainings_nor_the_first_one_counts_as_utilisation_of_the_second() -> None:
+    first = ledger(GPU)
+    use(first, "train", 0.0, 10.0, {GPU: 100.0})
+    see(first, 0.0, {}, {GPU: 100.0})
+    see(first, 10.0, {}, {GPU: 100.0})
 
-    books.open([GPU])
+    books = again(first, GPU)
     see(books, 3610.0, {}, {GPU: 0.0})
     use(books, "train", 3610.0, 3620.0, {GPU: 100.0})
     see(books, 3620.0, {}, {GPU: 50.0})
 
-    # 10 s at 100 % and 10 s at 50 %; the idle hour between is not the run's.
-    assert snapshot(books).efficiency_score == pytest.approx(0.75)
+    # 10 s at 50 %; the idle hour between is not the run's.
+    assert snapshot(books).efficiency_score == pytest.approx(0.5)
+
+
+def test_the_observed_ratio_is_of_the_present_training() -> None:
+    first = ledger(GPU)
+    use(first, "train", 0.0, 10.0, {})
+    books = again(first, GPU)
+    use(books, "train", 100.0, 108.0, {GPU: 100.0})
+    use(books, "train", 108.0, 110.0, {})
+
+    assert snapshot(books).observed_ratio == pytest.approx(0.8)
 
 
 def test_the_forecast_of_a_second_training_does_not_multiply_what_the_first_one_used() -> None:
-    books = ledger(GPU)
-    use(books, "setup", 0.0, 10.0, {GPU: 10.0})  # 100 J
-    use(books, "train", 10.0, 20.0, {GPU: 100.0})  # 1000 J
-    books.open([GPU])
+    first = ledger(GPU)
+    use(first, "setup", 0.0, 10.0, {GPU: 10.0})  # 100 J
+    use(first, "train", 10.0, 20.0, {GPU: 100.0})  # 1000 J
+    books = again(first, GPU)
     use(books, "setup", 100.0, 110.0, {GPU: 5.0})  # 50 J
     use(books, "train", 110.0, 120.0, {GPU: 20.0})  # 200 J
     forecast = snapshot(books, Progress(to_do_per_done=4.0)).forecast
 
     assert forecast is not None
     assert forecast.joules == pytest.approx(100 + 1000 + 50 + 200 * (1 + 4))
+
+
+def test_what_the_journals_tell_later_of_the_run_takes_the_place_of_what_was_known() -> None:
+    books = ledger(GPU, inherited=(elsewhere("gone", 100.0),))
+    books.inherited = (elsewhere("gone", 150.0),)
+    use(books, "train", 0.0, 1.0, {GPU: 10.0})
+
+    assert snapshot(books).total.joules == pytest.approx(160.0)
+
+
+# What a device's account keeps
 
 
 def test_an_account_keeps_every_method_by_which_its_joules_came() -> None:

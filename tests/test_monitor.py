@@ -7,10 +7,24 @@ from time import monotonic
 import pytest
 
 from hf_eco2ai.devices import Reader
+from hf_eco2ai.energy.share import Claim, Shares
 from hf_eco2ai.footprint.fixed import Fixed
 from hf_eco2ai.ledger import Ledger
 from hf_eco2ai.monitor import MARK_SPACING_SECONDS, Monitor
-from hf_eco2ai.records import CounterReading, Device, Failure, Progress, RunIdentity, Sample, Snapshot, Tariff
+from hf_eco2ai.records import (
+    BudgetStatus,
+    CounterReading,
+    Device,
+    Failure,
+    Footprint,
+    Forecast,
+    Progress,
+    RunIdentity,
+    Sample,
+    Snapshot,
+    Tariff,
+    TreeUsage,
+)
 
 DEVICE = Device(host="h", uuid="GPU-1", component="gpu", basis="measured", source="test", index="0")
 WATTS = 100.0
@@ -49,13 +63,17 @@ class Steady:
 
 
 def monitor(
-    open_readers: Callable[[], Sequence[Reader]], now: Callable[[], float], interval: float = 1.0, **more: object
+    open_readers: Callable[[], Sequence[Reader]],
+    now: Callable[[], float],
+    interval: float = 1.0,
+    tariff: Tariff = Tariff(),  # noqa: B008 - frozen
+    **more: object,
 ) -> Monitor:
     return Monitor(
         open_readers=open_readers,
-        ledger=Ledger(RunIdentity("r", "p", "m", "h"), Tariff(), 1.0, None),
+        ledger=Ledger(RunIdentity("r", "p", "m", "h"), tariff, 1.0),
         grid=Fixed(500.0, "lifecycle", "", ""),
-        tariff=Tariff(),
+        tariff=tariff,
         pue=1.0,
         progress=Progress,
         measurement_interval=interval,
@@ -197,11 +215,11 @@ def test_the_thread_ends_with_the_run_and_gives_the_drivers_back() -> None:
     m = monitor(lambda: [steady], monotonic, interval=0.1)
     m.start(wait=30)
     assert shown(m).state == "running"
-    m.stop("ended", wait=30)
+    m.stop("ended", "completed", wait=30)
     m._thread.join(30)
     assert not m._thread.is_alive()
     assert steady.closed
-    assert shown(m).state == "ended"
+    assert (shown(m).state, shown(m).end_reason) == ("ended", "completed")
     assert 0 < shown(m).total.joules <= WATTS * shown(m).seconds
 
 
@@ -210,7 +228,37 @@ def test_training_that_was_left_without_a_word_ends_the_run_as_failed() -> None:
     m = monitor(lambda: [Steady(monotonic)], monotonic, interval=0.1, missing_since=lambda _: 0.0, abandoned=left.set)
     m.start(wait=30)
     assert left.wait(30)
-    assert shown(m).state == "failed"
+    assert (shown(m).state, shown(m).end_reason) == ("failed", "")
+
+
+def test_whoever_knows_how_a_training_was_left_says_the_state_and_the_reason() -> None:
+    clock = Clock()
+    m = monitor(
+        lambda: [Steady(clock)],
+        clock,
+        missing_since=lambda now: 1000.5 if now > 1000.5 else None,
+        how_it_ended=lambda: ("ended", "removed"),
+    )
+    m.begin("train")
+    m.open()
+    assert (shown(m).state, shown(m).end_reason) == ("running", "")
+    clock.seconds += 1.0
+    m.step()
+    m.close()
+    assert (shown(m).state, shown(m).end_reason) == ("ended", "removed")
+    assert shown(m).seconds == pytest.approx(0.5)
+
+
+def test_a_run_whose_last_reading_is_late_is_over_all_the_same() -> None:
+    clock = Clock()
+    m = monitor(lambda: [Steady(clock)], clock)
+    m.begin("train")
+    m.open()
+    m.stop("failed", "sigterm", wait=0)
+    assert (shown(m).state, shown(m).end_reason) == ("failed", "sigterm")
+    clock.seconds += 1.0
+    m.close()
+    assert (shown(m).state, shown(m).end_reason) == ("failed", "sigterm")
 
 
 def test_a_failure_from_another_thread_is_in_the_next_snapshot() -> None:
@@ -222,3 +270,89 @@ def test_a_failure_from_another_thread_is_in_the_next_snapshot() -> None:
     clock.seconds += 1
     m.step()
     assert dict(shown(m).errors)["port_taken"] == 1
+
+
+# What a run is given beside readers
+
+
+def test_every_snapshot_is_published_with_whether_a_phase_began_since_the_last_one() -> None:
+    clock = Clock()
+    published: list[tuple[Snapshot, bool]] = []
+    m = monitor(lambda: [Steady(clock)], clock, published=lambda *said: published.append(said))
+    m.begin("setup")
+    m.open()
+    begun = len(published)
+    assert published[-1][0] is shown(m)
+    clock.seconds += 1.0
+    m.step()
+    m.mark("train")
+    clock.seconds += 1.0
+    m.step()
+    clock.seconds += 1.0
+    m.step()
+    m.stop(wait=0)
+    m.close()
+    assert [marked for _, marked in published[begun:]] == [False, True, False, True]
+    assert published[-1][0] is shown(m)
+    assert [snapshot.state for snapshot, _ in published[begun:]] == ["running", "running", "running", "ended"]
+
+
+def test_what_a_run_knows_beside_its_energy_is_in_every_snapshot() -> None:
+    clock = Clock()
+    usage = TreeUsage(1.0, 2, 3, 4, 5)
+    m = monitor(lambda: [Steady(clock)], clock, details=lambda: {"journal_bytes": int(clock.seconds), "tree": usage})
+    m.begin("train")
+    m.open()
+    clock.seconds += 1.0
+    m.step()
+    assert (shown(m).journal_bytes, shown(m).tree) == (1001, usage)
+
+
+def test_budgets_are_judged_at_every_tick_by_the_total_so_far() -> None:
+    clock = Clock()
+
+    def judge(total: Footprint, forecast: Forecast | None) -> tuple[BudgetStatus, ...]:
+        assert forecast is None
+        return (BudgetStatus("energy", 1.0, total.joules),)
+
+    m = monitor(lambda: [Steady(clock)], clock, budgets=judge)
+    m.begin("train")
+    m.open()
+    spent = []
+    for _ in range(3):
+        clock.seconds += 1.0
+        m.step()
+        spent += [budget.spent for budget in shown(m).budgets]
+    assert spent == pytest.approx([WATTS, 2 * WATTS, 3 * WATTS])
+
+
+def test_a_gpu_that_another_run_uses_too_counts_by_half_for_as_long_as_it_does() -> None:
+    clock = Clock()
+    shares = Shares()
+    m = monitor(lambda: [Steady(clock)], clock, shares=shares)
+    m.begin("train")
+    m.open()
+    clock.seconds = 1001.0
+    m.step()
+    shares.claims = (Claim(DEVICE.claim, 1001.0, 1003.0),)
+    for at in (1002.0, 1003.0):
+        clock.seconds = at
+        m.step()
+    clock.seconds = 1004.0
+    m.step()
+    assert shown(m).total.joules == pytest.approx(WATTS * (1 + 0.5 + 0.5 + 1))
+    assert [device.joules for device in shown(m).devices] == [pytest.approx(3 * WATTS)]
+    assert shown(m).observed_ratio == pytest.approx(1.0)
+
+
+def test_the_hours_of_a_gpu_that_another_run_uses_too_are_paid_by_half() -> None:
+    clock = Clock()
+    shares = Shares()
+    shares.claims = (Claim(DEVICE.claim, 0.0, float("inf")),)
+    m = monitor(lambda: [Steady(clock)], clock, shares=shares, tariff=Tariff(per_gpu_hour=3600.0))
+    m.begin("train")
+    m.open()
+    clock.seconds += 10.0
+    m.step()
+    assert shown(m).total.compute_cost == pytest.approx(5.0)
+    assert shown(m).total.joules == pytest.approx(5 * WATTS)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_eco2ai.records import StepHistogram
+from hf_eco2ai.records import Counts, StepHistogram
 from hf_eco2ai.run import STEP_BUCKETS, RunProgress
 
 
@@ -19,8 +19,10 @@ def begun(
     fraction_done: float = 0.0,
     tokens: int | None = None,
     flops: float | None = None,
+    carried: Counts | None = None,
+    logged_tokens: int = 0,
 ) -> RunProgress:
-    run = RunProgress()
+    run = RunProgress(carried, logged_tokens)
     run.begin(
         global_step=global_step,
         max_steps=max_steps,
@@ -319,7 +321,7 @@ def test_tokens_and_flops_of_a_resumed_training_are_those_of_this_process() -> N
     assert (run.progress().tokens, run.progress().flops) == (200, 4e8)
 
 
-def test_a_second_training_of_the_run_adds_its_tokens_flops_and_epochs() -> None:
+def test_beginning_again_adds_its_tokens_flops_and_epochs() -> None:
     run = begun(max_steps=26, tokens=0, flops=0.0)
     for _training in range(2):
         run.begin(global_step=0, max_steps=26, batch_samples=8, epoch_size=203, epochs=0, tokens=0, flops=0.0)
@@ -402,3 +404,224 @@ def test_the_histogram_counts_every_step_once_however_often_it_is_looked_at(look
         assert sum(histogram(run).counts) == done
 
     assert histogram(run).sum_seconds == pytest.approx(sum(sum(durations) for durations in looks))
+
+
+# What earlier attempts have done
+
+
+CARRIED = Counts(
+    steps=50,
+    samples=400,
+    tokens=6400,
+    flops=8e9,
+    step_durations=StepHistogram((0, 0, 0, 0, 0, 30, 20, *[0] * 9), 15.0),
+    failed_steps=(("nan_loss", 1), ("out_of_memory", 2)),
+)
+
+
+def test_before_anything_is_said_the_counts_are_those_of_earlier_attempts() -> None:
+    run = RunProgress(CARRIED)
+    said = run.progress()
+
+    assert (said.steps, said.samples, said.tokens, said.flops) == (50, 400, 6400, 8e9)
+    assert (said.tokens_by_now, said.flops_by_now) == (6400, 8e9)
+    assert said.step_durations == CARRIED.step_durations
+    failed = dict(said.failed_steps)
+    assert (failed["nan_loss"], failed["out_of_memory"], failed["exception"]) == (1, 2, 0)
+    assert (said.ratio, said.samples_per_second, said.loss) == (None, None, None)
+
+
+def test_what_is_done_now_is_added_to_what_earlier_attempts_have_done() -> None:
+    run = begun(global_step=50, max_steps=100, tokens=6400, flops=8e9, carried=CARRIED)
+    steps(run, 10, at=1000.0, seconds=0.25, global_step=50)
+    run.tokens_seen(6400 + 1280)
+    run.flops_done(8e9 + 1.6e9)
+    run.step_failed("out_of_memory")
+    said = run.progress()
+
+    assert (said.steps, said.samples, said.tokens, said.flops) == (60, 480, 7680, 9.6e9)
+    assert (said.global_step, said.max_steps, said.ratio) == (60, 100, 0.6)
+    assert dict(said.failed_steps)["out_of_memory"] == 3
+    durations = histogram(run)
+    assert durations.counts[STEP_BUCKETS.index(0.25)] == 30 + 10
+    assert durations.sum_seconds == pytest.approx(15.0 + 2.5)
+
+
+def test_steps_that_a_resume_rolled_back_count_again_when_they_are_done_again() -> None:
+    # 50 steps were done, and the checkpoint is of the 30th.
+    run = begun(global_step=30, max_steps=100, tokens=3840, flops=4.8e9, carried=CARRIED)
+    assert (run.progress().steps, run.progress().global_step, run.progress().ratio) == (50, 30, 0.3)
+
+    steps(run, 20, global_step=30)
+    run.tokens_seen(6400)
+    run.flops_done(8e9)
+    said = run.progress()
+
+    assert (said.steps, said.samples) == (70, 400 + 160)
+    assert (said.tokens, said.flops) == (6400 + 2560, 8e9 + 3.2e9)
+    assert (said.global_step, said.ratio) == (50, 0.5)
+
+
+def test_the_end_is_forecast_from_the_steps_of_this_attempt_and_from_where_training_stands() -> None:
+    run = begun(global_step=30, max_steps=100, carried=CARRIED)
+    assert (run.progress().to_do_per_done, run.progress().eta_seconds) == (None, None)
+
+    steps(run, 10, at=1000.0, seconds=2.0, global_step=30)
+
+    # 10 steps in 20 s; 60 are to do, whatever else was done before and rolled back.
+    assert (run.progress().to_do_per_done, run.progress().eta_seconds) == (6.0, 120.0)
+
+
+def test_a_run_that_is_begun_anew_under_its_name_goes_on_with_the_counts_from_step_0() -> None:
+    run = begun(global_step=0, max_steps=26, tokens=0, flops=0.0, carried=CARRIED)
+    steps(run, 26)
+    run.tokens_seen(3248)
+    said = run.progress()
+
+    assert (said.steps, said.samples, said.tokens) == (76, 400 + 208, 6400 + 3248)
+    assert (said.global_step, said.ratio) == (26, 1.0)
+
+
+def test_steps_that_nobody_has_counted_are_taken_from_where_the_training_stands() -> None:
+    # The first 30 of 80 steps were trained without us.
+    run = begun(global_step=80, max_steps=100, carried=CARRIED)
+    assert run.progress().steps == 80
+
+
+def test_throughput_is_that_of_this_attempt() -> None:
+    run = begun(global_step=50, carried=CARRIED)
+    assert run.progress().samples_per_second is None
+
+    steps(run, 4, at=100.0, seconds=0.5, global_step=50)
+    assert run.progress().samples_per_second == pytest.approx(16.0)
+
+
+def test_between_two_logs_tokens_and_flops_are_carried_on_at_the_pace_of_this_attempt() -> None:
+    # Before, 6400 tokens in 50 steps, 128 each; now 200 each.
+    run = begun(global_step=50, tokens=6400, flops=8e9, carried=CARRIED)
+    assert (run.progress().tokens_by_now, run.progress().flops_by_now) == (6400, 8e9)
+
+    steps(run, 10, global_step=50)
+    run.tokens_seen(6400 + 2000)
+    run.flops_done(8e9 + 1e9)
+    steps(run, 5, at=10.0, global_step=60)
+    said = run.progress()
+
+    assert (said.tokens, said.tokens_by_now) == (8400, 9400)
+    assert said.flops_by_now == pytest.approx(8e9 + 1.5e9)
+
+
+def test_trl_that_counts_from_zero_in_a_new_process_goes_on_with_the_tokens_of_the_run() -> None:
+    run = begun(global_step=50, carried=CARRIED)
+    assert run.progress().tokens == 6400
+
+    run.log({"num_tokens": 700.0})
+    assert (run.progress().tokens, run.logged_tokens) == (7100, 700)
+
+    run.log({"num_tokens": 1500.0})
+    assert (run.progress().tokens, run.logged_tokens) == (7900, 1500)
+
+
+def test_trl_that_goes_on_counting_in_the_same_process_adds_only_what_is_new() -> None:
+    # The same trainer's second train(): its count stood at 6400 and stands at 7000 now.
+    run = begun(carried=CARRIED, logged_tokens=6400)
+    run.log({"num_tokens": 7000.0})
+    assert run.progress().tokens == 7000
+
+    run.log({"num_tokens": 9000.0})
+    assert run.progress().tokens == 9000
+
+
+def test_another_trl_trainer_in_the_same_process_counts_from_zero_and_adds_all() -> None:
+    run = begun(carried=CARRIED, logged_tokens=6400)
+    run.log({"num_tokens": 500.0})
+    assert run.progress().tokens == 6900
+
+    run.log({"num_tokens": 7000.0})
+    assert run.progress().tokens == 6400 + 7000
+
+
+def test_trl_that_goes_on_counting_after_an_attempt_that_had_itself_gone_on_adds_only_what_is_new() -> None:
+    # 6400 tokens in all, of which 2400 in this process, where TRL's count stands.
+    run = begun(carried=CARRIED, logged_tokens=2400)
+    run.log({"num_tokens": 3000.0})
+
+    assert run.progress().tokens == 6400 + 600
+
+
+def test_the_counts_of_an_attempt_are_what_the_next_one_begins_with() -> None:
+    run = begun(global_step=50, tokens=6400, flops=8e9, carried=CARRIED)
+    steps(run, 10, seconds=0.25, global_step=50)
+    run.tokens_seen(7680)
+    run.flops_done(9.6e9)
+    run.step_failed("exception")
+    said = run.progress()
+    counts = run.counts()
+
+    assert (counts.steps, counts.samples, counts.tokens, counts.flops) == (60, 480, 7680, 9.6e9)
+    assert counts.step_durations == said.step_durations
+    assert counts.failed_steps == said.failed_steps
+    assert RunProgress(counts).progress()[:6] == (60, 0, 0, 0, 480, 7680)
+    assert RunProgress(counts).counts() == counts
+
+
+def test_what_was_never_counted_stays_unknown_in_the_next_attempt() -> None:
+    first = begun()
+    steps(first, 10)
+    run = begun(global_step=10, carried=first.counts())
+    steps(run, 10, global_step=10)
+
+    assert (run.progress().tokens, run.progress().tokens_by_now, run.progress().flops, run.progress().flops_by_now) == (None,) * 4
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 20), st.integers(1, 64), st.integers(0, 10**6), st.floats(0.0, 1e15), st.booleans()),
+        min_size=1,
+        max_size=6,
+    )
+)
+def test_no_count_falls_from_one_attempt_to_the_next_wherever_each_begins(
+    attempts: list[tuple[int, int, int, float, bool]],
+) -> None:
+    carried: Counts | None = None
+    seen, at, global_step, all_steps, all_samples, all_tokens = [(0, 0, 0, 0.0, 0)], 0.0, 0, 0, 0, 0
+    for count, batch, tokens, flops, from_checkpoint in attempts:
+        start = min(global_step, all_steps) // 2 if from_checkpoint else 0
+        run = begun(global_step=start, max_steps=1000, batch_samples=batch, tokens=7, flops=9.0, carried=carried)
+        for i in range(count):
+            steps(run, 1, at=at, global_step=start + i)
+            at += 1.0
+        run.tokens_seen(7 + tokens)
+        run.flops_done(9.0 + flops)
+        global_step, all_steps, all_samples = start + count, all_steps + count, all_samples + count * batch
+        all_tokens += tokens
+        said = run.progress()
+        seen.append((said.steps, said.samples, said.tokens or 0, said.flops or 0.0, sum(histogram(run).counts)))
+        carried = run.counts()
+
+    assert all(b >= a for before, after in pairwise(seen) for a, b in zip(before, after, strict=True))
+    steps_seen, samples_seen, tokens_seen, _, durations_seen = seen[-1]
+    assert (steps_seen, samples_seen, tokens_seen, durations_seen) == (all_steps, all_samples, all_tokens, all_steps)
+
+
+# A loop of one's own
+
+
+def test_a_loop_that_says_only_when_a_step_is_done_has_its_steps_samples_tokens_and_durations() -> None:
+    run = RunProgress(CARRIED)
+    run.begin(global_step=0, max_steps=4, batch_samples=1, epoch_size=None)
+    run.loop_begins(100.0)
+    run.step_done(100.25, 1, 8, 120)
+    run.step_done(101.25, 2, 6, 80)
+    run.step_done(101.5, 3, 8, None)
+    said = run.progress()
+
+    assert (said.steps, said.samples, said.tokens, said.ratio) == (53, 422, 6600, 0.75)
+    assert said.samples_per_second == pytest.approx(22 / 1.5)
+    assert said.eta_seconds == pytest.approx(0.5)
+    durations = histogram(run)
+    assert durations.counts[STEP_BUCKETS.index(0.25)] == 30 + 2
+    assert durations.counts[STEP_BUCKETS.index(1.0)] == 1
+    assert durations.sum_seconds == pytest.approx(15.0 + 1.5)

@@ -75,6 +75,7 @@ class CpuModel:
                 index="0",
                 max_watts=10 * self._watts.full * self._usage.cpus,
                 idle_watts=self._watts.idle * self._usage.cpus,
+                scope=self._usage.scope,
                 note=f"{self._usage.cpus:g} of the machine's {self._usage.machine_cpus} logical CPUs"
                 if self._usage.cpus < self._usage.machine_cpus
                 else f"{self._usage.machine_cpus} logical CPUs",

@@ -32,6 +32,14 @@ class CpuUsage:
         self._only = allowed if 0 < len(allowed) < self.machine_cpus else ()
         self._by_cgroup = quota < min(self.machine_cpus, len(allowed) or self.machine_cpus)
         self._last: tuple[float, float] | None = None
+        self.scope = self._scope()
+        """The part of the machine's CPUs that is meant, so that runs tell whether they mean the same; empty for all of them."""
+
+    def _scope(self) -> str:
+        if self._by_cgroup and self._cgroup_file is not None:
+            # Every container calls its own cgroup the root, but the kernel's number for it is its own on the whole machine.
+            return f":cgroup-{self._cgroup_file.parent.stat().st_ino}"
+        return f":cpus-{','.join(map(str, self._only))}" if self._only else ""
 
     def busy_seconds(self) -> float:
         """Cumulative CPU seconds spent on anything but idling. Never falls but by the kernel's rounding."""

@@ -22,7 +22,8 @@ class DramModel:
     def __init__(self, context: ReaderContext) -> None:
         self._now = context.now
         self._origin = self._now()
-        gigabytes = memory_bytes(context.root) / 1e9
+        size, scope = memory_bytes(context.root)
+        gigabytes = size / 1e9
         self._watts = WATTS_PER_GB * gigabytes
         self.devices = (
             Device(
@@ -34,6 +35,7 @@ class DramModel:
                 index="0",
                 max_watts=max(1.0, 10 * self._watts),
                 idle_watts=self._watts,
+                scope=scope,
             ),
         )
 
@@ -55,14 +57,15 @@ class DramModel:
         """Nothing is held open."""
 
 
-def memory_bytes(root: Path) -> int:
-    """Bytes of memory that this machine has, or its container if that is limited to less."""
+def memory_bytes(root: Path) -> tuple[int, str]:
+    """Bytes of memory that this machine has, or its container if that is limited to less; and then which container."""
     total = int(psutil.virtual_memory().total)
     for name in ("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory/memory.limit_in_bytes"):
         try:
             limit = (root / name).read_text().strip()
+            cgroup = (root / name).parent.stat().st_ino
         except OSError:
             continue
-        if limit.isdigit() and int(limit) < UNLIMITED_BYTES:
-            return min(total, int(limit))
-    return total
+        if limit.isdigit() and int(limit) < min(total, UNLIMITED_BYTES):
+            return int(limit), f":cgroup-{cgroup}"
+    return total, ""

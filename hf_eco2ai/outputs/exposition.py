@@ -54,6 +54,8 @@ class Exposition(Collector):
         family = Family(metric.name.removesuffix("_total"), metric.help, _TYPES[metric.kind])
         seen: set[tuple[str, ...]] = set()
         for snapshot in snapshots:
+            if metric.scope == "run" and not snapshot.leads:
+                continue
             scope = [getattr(snapshot.identity, name) for name in SCOPE_LABELS[metric.scope]]
             for values, number in metric.samples(snapshot):
                 key = (*values, *scope)

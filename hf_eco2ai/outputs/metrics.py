@@ -7,7 +7,17 @@ yields nothing, for absent is not zero.
 from collections.abc import Callable, Iterable, Iterator
 from typing import Literal, NamedTuple
 
-from hf_eco2ai.records import RUN_STATES, DeviceStatus, Forecast, Rates, Snapshot, Telemetry
+from hf_eco2ai.records import (
+    RUN_STATES,
+    BudgetStatus,
+    DeviceStatus,
+    Footprint,
+    Forecast,
+    HostTotals,
+    Rates,
+    Snapshot,
+    Telemetry,
+)
 from hf_eco2ai.run import STEP_BUCKETS
 from hf_eco2ai.version import __version__, commit
 
@@ -17,12 +27,18 @@ Labelled = Iterable[tuple[Values, float]]
 
 
 SCOPE_LABELS: dict[str, Values] = {
+    "totals": ("run_id",),
     "host": ("run_id", "host"),
     "run": ("run_id",),
     "device": ("host",),
     "exporter": (),
 }
-"""Labels that say whose figure it is: what this host measured for a run, the whole run's, a device's, or the exporter's own."""
+"""Labels that say whose figure it is.
+
+`totals`: what a host has used for a run, earlier attempts included; the host is among the metric's own labels, since the leading
+process also shows the totals of hosts that have left. `host`: how this host's part of the run does now. `run`: the whole run's,
+shown by the global rank 0 alone. `device`: a device's, whichever run uses it. `exporter`: its own.
+"""
 
 
 class Metric(NamedTuple):
@@ -31,7 +47,7 @@ class Metric(NamedTuple):
     name: str
     kind: Kind
     labels: Values
-    scope: Literal["host", "run", "device", "exporter"]
+    scope: Literal["totals", "host", "run", "device", "exporter"]
     help: str
     samples: Callable[[Snapshot], Labelled]
 
@@ -87,8 +103,24 @@ def _samples_per_kwh(s: Snapshot) -> float | None:
     return s.progress.samples / s.total.kwh if s.total.joules > 0 else None
 
 
-def _remaining_kg(s: Snapshot) -> float | None:
-    return None if s.carbon_budget_kg is None else s.carbon_budget_kg - s.total.kg
+def _carbon_budget(s: Snapshot, value: Callable[[BudgetStatus], float]) -> float | None:
+    return next((value(budget) for budget in s.budgets if budget.kind == "carbon"), None)
+
+
+def _by_host(value: Callable[[HostTotals], float | None], *, model: bool = False) -> Callable[[Snapshot], Labelled]:
+    def samples(s: Snapshot) -> Labelled:
+        for totals in s.hosts:
+            yield from _one(value(totals), _project(s), *((_model(s),) if model else ()), totals.host)
+
+    return samples
+
+
+def _cost_by_host(value: Callable[[Footprint], float | None]) -> Callable[[Snapshot], Labelled]:
+    def samples(s: Snapshot) -> Labelled:
+        for totals in s.hosts:
+            yield from _one(value(totals.total), _project(s), s.tariff.currency, totals.host)
+
+    return samples
 
 
 def _baselines(s: Snapshot) -> Labelled:
@@ -121,10 +153,12 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "hf_training_co2_kg_total",
         "counter",
-        (*PROJECT_MODEL, "factor_type"),
-        "host",
+        (*PROJECT_MODEL, "factor_type", "host"),
+        "totals",
         "CO2e so far in kg, PUE included; factor_type is the kind of grid factor, never to be summed over.",
-        lambda s: (((_project(s), _model(s), kind), grams / 1000) for kind, grams in s.grams_by_factor_type),
+        lambda s: (
+            ((_project(s), _model(s), kind, h.host), grams / 1000) for h in s.hosts for kind, grams in h.grams_by_factor_type
+        ),
     ),
     Metric(
         "hf_training_co2_rate_kg_per_hour",
@@ -147,8 +181,8 @@ METRICS: tuple[Metric, ...] = (
         "gauge",
         PROJECT,
         "run",
-        "Carbon budget of the run in kg CO2e; absent when none is set.",
-        lambda s: _one(s.carbon_budget_kg, _project(s)),
+        "Carbon budget of the run, or of its project, in kg CO2e; absent when none is set.",
+        lambda s: _one(_carbon_budget(s, lambda b: b.limit), _project(s)),
     ),
     Metric(
         "hf_training_carbon_budget_remaining_kg",
@@ -156,16 +190,16 @@ METRICS: tuple[Metric, ...] = (
         PROJECT,
         "run",
         "What is left of the carbon budget in kg CO2e; negative once it is exceeded.",
-        lambda s: _one(_remaining_kg(s), _project(s)),
+        lambda s: _one(_carbon_budget(s, lambda b: b.limit - b.spent), _project(s)),
     ),
     # Energy
     Metric(
         "hf_training_energy_kwh_total",
         "counter",
-        PROJECT_MODEL,
-        "host",
+        (*PROJECT_MODEL, "host"),
+        "totals",
         "Energy that the devices used so far in kWh, PUE not included.",
-        lambda s: _one(s.total.kwh, _project(s), _model(s)),
+        _by_host(lambda h: h.total.kwh, model=True),
     ),
     Metric(
         "hf_training_energy_rate_kwh_per_hour",
@@ -246,7 +280,7 @@ METRICS: tuple[Metric, ...] = (
         "gauge",
         PROJECT,
         "run",
-        "0 to 1: share of the energy spent in training steps, times mean GPU utilisation (CPU utilisation without a GPU).",
+        "0 to 1: share of this attempt's energy that training steps used, times mean GPU utilisation (CPU without a GPU).",
         lambda s: _one(s.efficiency_score, _project(s)),
     ),
     # GPU
@@ -302,10 +336,10 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "hf_training_estimated_cost_usd",
         "gauge",
-        (*PROJECT, "currency"),
-        "host",
+        (*PROJECT, "currency", "host"),
+        "totals",
         "Energy and compute cost so far, in `currency`; absent when no price is set.",
-        lambda s: _one(s.total.cost, _project(s), s.tariff.currency),
+        _cost_by_host(lambda total: total.cost),
     ),
     Metric(
         "hf_training_cost_rate_usd_per_hour",
@@ -318,18 +352,18 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "hf_training_energy_cost_usd",
         "gauge",
-        (*PROJECT, "currency"),
-        "host",
+        (*PROJECT, "currency", "host"),
+        "totals",
         "Cost of the energy so far, PUE included, in `currency`; absent when no electricity price is set.",
-        lambda s: _one(s.total.energy_cost, _project(s), s.tariff.currency),
+        _cost_by_host(lambda total: total.energy_cost),
     ),
     Metric(
         "hf_training_compute_cost_usd",
         "gauge",
-        (*PROJECT, "currency"),
-        "host",
+        (*PROJECT, "currency", "host"),
+        "totals",
         "GPU hours so far at the price of one, in `currency`; absent when no GPU price is set.",
-        lambda s: _one(s.total.compute_cost, _project(s), s.tariff.currency),
+        _cost_by_host(lambda total: total.compute_cost),
     ),
     # The exporter
     Metric(
@@ -497,18 +531,34 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "hf_training_device_energy_joules_total",
         "counter",
-        ("component", "device", "basis"),
-        "host",
+        ("component", "device", "basis", "host"),
+        "totals",
         "Energy of one device in this run; basis says measured, modelled or simulated.",
-        lambda s: (((d.device.component, d.device.uuid, d.device.basis), d.joules) for d in s.devices),
+        lambda s: (((d.component, d.uuid, d.basis, h.host), d.joules) for h in s.hosts for d in h.devices),
     ),
     Metric(
         "hf_training_phase_energy_joules_total",
         "counter",
-        ("phase",),
-        "host",
+        ("phase", "host"),
+        "totals",
         "Device energy by what the Trainer was doing.",
-        lambda s: (((phase,), footprint.joules) for phase, footprint in s.phases),
+        lambda s: (((phase, h.host), footprint.joules) for h in s.hosts for phase, footprint in h.phases),
+    ),
+    Metric(
+        "hf_training_wasted_energy_joules_total",
+        "counter",
+        (*PROJECT, "host"),
+        "totals",
+        "Device energy of steps that a resume rolled back; part of the run's energy.",
+        _by_host(lambda h: h.wasted.joules),
+    ),
+    Metric(
+        "hf_training_budget_used_ratio",
+        "gauge",
+        (*PROJECT, "budget", "scope", "period"),
+        "run",
+        "Share of a budget (carbon, energy or cost) that is used, 1 where it is spent; absent when none is set.",
+        lambda s: (((_project(s), b.kind, b.scope, b.period), b.used_ratio) for b in s.budgets),
     ),
     Metric(
         "hf_training_observed_ratio",
@@ -565,6 +615,30 @@ METRICS: tuple[Metric, ...] = (
         "host",
         "Duration of the last measurement, driver calls included.",
         lambda s: _one(s.tick_seconds),
+    ),
+    Metric(
+        "hf_training_journal_bytes_total",
+        "counter",
+        (),
+        "host",
+        "Bytes written to the run's journal by this process; absent without a journal.",
+        lambda s: _one(s.journal_bytes),
+    ),
+    Metric(
+        "hf_training_process_cpu_seconds_total",
+        "counter",
+        (),
+        "host",
+        "CPU time of a measured command and all its descendants; only for `hf-eco2ai monitor`.",
+        lambda s: _one(None if s.tree is None else s.tree.cpu_seconds),
+    ),
+    Metric(
+        "hf_training_processes",
+        "gauge",
+        (),
+        "host",
+        "Processes of a measured command; only for `hf-eco2ai monitor`.",
+        lambda s: _one(None if s.tree is None else s.tree.processes),
     ),
 )
 

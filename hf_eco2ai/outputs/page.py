@@ -115,8 +115,10 @@ def _rows(s: Snapshot) -> list[tuple[str, str]]:
         )
     ]
     rows.append(("PUE", f"{s.pue:g}"))
-    if s.carbon_budget_kg is not None:
-        rows.append(("Carbon budget", escape(text.budget(s.total, s.carbon_budget_kg))))
+    rows += [(f"{budget.kind.capitalize()} budget", escape(text.budget(budget, s.tariff))) for budget in s.budgets]
+    if s.wasted.joules > 0:
+        rows.append(("Wasted", escape(text.wasted(s.wasted, like=s.total.joules))))
+    rows += [(f"Host {host}", escape(text.energy(joules))) for host, joules in s.joules_of_others.items()]
     for status in s.devices:
         device = status.device
         name = " ".join(filter(None, (device.component.upper(), device.index if device.component == "gpu" else "", device.model)))

@@ -8,6 +8,12 @@ from typing import Any
 from hf_eco2ai.outputs import text
 from hf_eco2ai.records import Component, DeviceStatus, Snapshot
 
+COMPUTED = ("total", "wasted", "seconds", "phases", "phase_seconds", "basis")
+"""What a snapshot works out from its fields; programs get it with them."""
+
+LONGEST_NAME = 128
+"""Columns. A journal may hold any text for a name, and whoever wrote it need not be whoever looks at it."""
+
 COMPONENT_WORDS: dict[Component, str] = {"gpu": "GPU", "cpu": "CPU", "dram": "DRAM"}
 
 
@@ -34,7 +40,7 @@ class Report:
 
     def as_dict(self) -> dict[str, Any]:
         """Everything, JSON-ready but for NaN and infinite losses. Joules, grams, seconds and Unix seconds, as in `Snapshot`."""
-        return {**_plain(self.snapshot), "basis": self.snapshot.basis}
+        return {**_plain(self.snapshot), **{name: _plain(getattr(self.snapshot, name)) for name in COMPUTED}}
 
     def __str__(self) -> str:
         return self.text()
@@ -42,7 +48,8 @@ class Report:
     def text(self, width: int = 0) -> str:
         """The summary, broken to `width` columns; 0 leaves the lines as long as they are."""
         s = self.snapshot
-        head = f"hf_eco2ai · {s.identity.project_name} · {s.identity.model_name} · run {s.identity.run_id} · {_state(s)}"
+        names = ("hf_eco2ai", s.identity.project_name, s.identity.model_name, f"run {s.identity.run_id}", _state(s))
+        head = " · ".join(text.cut(name, LONGEST_NAME) for name in names if name)
         return "\n".join([head, *text.table([*_energy(s), *_totals(s), *_phases(s), *_grounds(s)], width)])
 
 
@@ -88,7 +95,8 @@ def live_line(s: Snapshot) -> str:
 
 def _state(s: Snapshot) -> str:
     simulated = "SIMULATED GPUs, not a measurement · " if s.basis == "simulated" else ""
-    return f"{simulated}{s.state} after {text.duration(s.seconds)}"
+    why = "" if s.end_reason in {"", "completed"} else f" ({text.REASON_WORDS[s.end_reason]})"
+    return f"{simulated}{s.state}{why} after {text.duration(s.seconds)}"
 
 
 def _energy(s: Snapshot) -> list[tuple[str, str]]:
@@ -101,7 +109,23 @@ def _energy(s: Snapshot) -> list[tuple[str, str]]:
         joules = text.energy(sum(d.joules for d in members), like=s.total.joules)
         kinds.append((name, joules, f"{how} ({note})" if note else how))
     width = max((len(joules) for _, joules, _ in kinds), default=0)
-    return [("energy", text.energy(s.total.joules)), *((name, f"{joules:<{width}}  {how}") for name, joules, how in kinds)]
+    others = [(f"  host {host}", text.energy(joules, like=s.total.joules)) for host, joules in s.joules_of_others.items()]
+    rows = [
+        ("energy", text.energy(s.total.joules)),
+        *((name, f"{joules:<{width}}  {how}") for name, joules, how in kinds),
+        *_no_more(s),
+        *others,
+    ]
+    if s.wasted.joules > 0:
+        rows.append(("  wasted", text.wasted(s.wasted, like=s.total.joules)))
+    return rows
+
+
+def _no_more(s: Snapshot) -> list[tuple[str, str]]:
+    """Devices that earlier attempts used on this host, and this one does not."""
+    present = {status.device.uuid for status in s.devices}
+    joules = sum(device.joules for device in s.here.devices if device.uuid not in present)
+    return [("  devices no more in use", text.energy(joules, like=s.total.joules))] if joules > 0 else []
 
 
 def _kind(status: DeviceStatus) -> tuple[Component, str, str]:
@@ -114,6 +138,8 @@ def _totals(s: Snapshot) -> list[tuple[str, str]]:
         parts = [("energy", s.total.energy_cost), ("compute", s.total.compute_cost)]
         said = " + ".join(f"{name} {text.money(cost, s.tariff)}" for name, cost in parts if cost is not None)
         rows.append(("cost", f"{text.money(s.total.cost, s.tariff)} ({said})"))
+    if s.tree is not None:
+        rows.append(("processes", text.tree(s.tree)))
     if s.progress.samples and s.total.joules > 0:
         per_sample = s.total.joules / s.progress.samples
         rows.append(("efficiency", f"{s.progress.samples / s.total.kwh:,.0f} samples/kWh ({text.energy(per_sample)}/sample)"))
@@ -131,8 +157,7 @@ def _phases(s: Snapshot) -> list[tuple[str, str]]:
 
 def _grounds(s: Snapshot) -> list[tuple[str, str]]:
     rows = [("grid factor", text.factor(s.factor)), ("PUE", f"{s.pue:g}")]
-    if s.carbon_budget_kg is not None:
-        rows.append(("carbon budget", text.budget(s.total, s.carbon_budget_kg)))
+    rows += [(f"{budget.kind} budget", text.budget(budget, s.tariff)) for budget in s.budgets]
     if s.observed_ratio is not None:
         rows.append(("observed", f"{text.percent(s.observed_ratio)} of device time"))
     problems = [f"{count} × {error_type}" for error_type, count in s.errors if count]

@@ -1,16 +1,32 @@
 """Figures as people read them: three significant digits and the unit that fits."""
 
 import textwrap
+import unicodedata
 from collections.abc import Sequence
 
-from hf_eco2ai.records import DeviceStatus, Footprint, GridFactor, Method, Tariff
+from hf_eco2ai.records import BudgetStatus, DeviceStatus, EndReason, Footprint, GridFactor, Method, Tariff, TreeUsage
 
 NARROWEST = 20
 """Columns below which broken lines read worse than long ones."""
 
+MOST_CHARACTERS = 200
+"""Of a name that is cut; more than the columns it is cut to, and few enough to look at one by one."""
+
 _ENERGY = ((3.6e9, "MWh"), (3.6e6, "kWh"), (3.6e3, "Wh"), (1.0, "J"))
 _MASS = ((1e6, "t"), (1e3, "kg"), (1.0, "g"), (1e-3, "mg"))
 _POWER = ((1e6, "MW"), (1e3, "kW"), (1.0, "W"))
+
+REASON_WORDS: dict[EndReason, str] = {
+    "completed": "completed",
+    "budget": "stopped at the budget",
+    "exception": "exception",
+    "out_of_memory": "out of memory",
+    "interrupted": "Ctrl-C",
+    "sigterm": "SIGTERM",
+    "exit": "the process ended",
+    "exit_code": "exit code not 0",
+    "removed": "the callback was removed",
+}
 
 METHOD_WORDS: dict[Method, str] = {"counter": "counter difference", "trapezoid": "trapezoid over power readings"}
 
@@ -31,8 +47,9 @@ def power(watts: float) -> str:
 
 
 def money(amount: float, tariff: Tariff) -> str:
-    """`0.0123 USD`, `12.30 USD`."""
-    return f"{amount:.2f} {tariff.currency}" if amount >= 1 else f"{amount:.3g} {tariff.currency}"
+    """`0.0123 USD`, `12.30 USD`; small change in full, since nobody counts money in powers of ten."""
+    said = f"{amount:.2f}" if amount >= 1 else f"{amount:.3g}"
+    return f"{amount:.7f} {tariff.currency}" if "e" in said else f"{said} {tariff.currency}"
 
 
 def duration(seconds: float) -> str:
@@ -60,9 +77,27 @@ def footprint(total: Footprint, tariff: Tariff) -> str:
     return " · ".join(parts)
 
 
-def budget(total: Footprint, budget_kg: float) -> str:
-    """`12.3 % of 5 kg used`; also beyond 100 %."""
-    return f"{100 * total.kg / budget_kg:.3g} % of {mass(budget_kg * 1000)} CO₂e used"
+def budget(status: BudgetStatus, tariff: Tariff) -> str:
+    """`12.3 % of 5 kg CO₂e used`; also beyond 100 %."""
+    limit = {
+        "carbon": lambda: f"{mass(status.limit * 1000)} CO₂e",
+        "energy": lambda: energy(status.limit * 3.6e6),
+        "cost": lambda: money(status.limit, tariff),
+    }[status.kind]()
+    whose = " by the project" if status.scope == "project" else ""
+    when = {"none": "", "day": " today (UTC)", "month": " this month (UTC)"}[status.period]
+    return f"{100 * status.used_ratio:.3g} % of {limit} used{whose}{when}"
+
+
+def tree(usage: TreeUsage) -> str:
+    """What the processes of a measured command have used."""
+    most = "1 process" if usage.peak_processes == 1 else f"{usage.peak_processes} processes"
+    return f"{duration(usage.cpu_seconds)} of CPU time, at most {most} and {usage.peak_rss_bytes / 1e6:,.0f} MB at once"
+
+
+def wasted(total: Footprint, like: float | None = None) -> str:
+    """What went into steps that a resume rolled back; the energy in the unit that `like` joules would have."""
+    return f"{energy(total.joules, like)}, {mass(total.grams)} CO₂e of it on steps that a resume rolled back"
 
 
 def factor(grid: GridFactor) -> str:
@@ -83,14 +118,61 @@ def methods(status: DeviceStatus) -> str:
     return f"{said} (in part {how})" if "counter" in status.methods else f"{said}, which did not answer ({how})"
 
 
+def width(shown: str) -> int:
+    """Columns that a text takes on a terminal: wide characters two, marks on the one before none."""
+    return sum(map(_columns, shown))
+
+
+def _columns(character: str) -> int:
+    if unicodedata.category(character) in {"Mn", "Me"}:
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in {"W", "F"} else 1
+
+
+def printable(shown: str) -> str:
+    """In one line, and without what would move the cursor or turn the direction of writing."""
+    return "".join(c if c.isprintable() else " " for c in shown)
+
+
+def padded(shown: str, columns: int) -> str:
+    """Filled up with spaces."""
+    return shown + " " * max(0, columns - width(shown))
+
+
+def cut(name: str, columns: int) -> str:
+    """Printable, in one line, and no wider than so; the end is what tells models apart."""
+    return _cut(name, columns, from_end=True)
+
+
+def begun(name: str, columns: int) -> str:
+    """The same, but of an id the beginning, by which it can be asked for."""
+    return _cut(name, columns, from_end=False)
+
+
+def _cut(name: str, columns: int, *, from_end: bool) -> str:
+    # A character of the longest is enough: whatever has no width (a thousand accents on one letter) is cut by number.
+    some = name[-MOST_CHARACTERS:] if from_end else name[:MOST_CHARACTERS]
+    clean = printable(some)
+    if len(some) == len(name) and width(clean) <= columns:
+        return clean
+    kept, room = 0, columns - 1
+    for character in reversed(clean) if from_end else clean:
+        room -= _columns(character)
+        if room < 0:
+            break
+        kept += 1
+    return "…" + clean[len(clean) - kept :] if from_end else clean[:kept] + "…"
+
+
 def table(rows: Sequence[tuple[str, str]], columns: int = 0) -> list[str]:
     """Names and values side by side; values that do not fit into `columns` go on below themselves."""
-    names = max((len(name) for name, _ in rows), default=0)
+    rows = [(printable(name), printable(value)) for name, value in rows]
+    names = max((width(name) for name, _ in rows), default=0)
     room = columns - names - 4
     lines = []
     for name, value in rows:
         first, *rest = textwrap.wrap(value, room) if room >= NARROWEST and len(value) > room else [value]
-        lines += [f"  {name:<{names}}  {first}", *(f"  {'':<{names}}  {line}" for line in rest)]
+        lines += [f"  {padded(name, names)}  {first}", *(f"  {'':<{names}}  {line}" for line in rest)]
     return lines
 
 

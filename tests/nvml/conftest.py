@@ -1,8 +1,7 @@
-"""Compiles the stand-in driver, binds the real pynvml to it, and takes it out of the process again."""
+"""Binds the real pynvml to the stand-in driver, and takes it out of the process again."""
 
 import _ctypes
 import importlib.util
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,16 +10,6 @@ from typing import Any
 import pytest
 
 from tests.nvml.standin import Standin
-
-
-@pytest.fixture(scope="session")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The compiled stand-in, under the name by which pynvml asks for it."""
-    path = tmp_path_factory.mktemp("nvml") / "libnvidia-ml.so.1"
-    source = Path(__file__).with_name("standin.c")
-    flags = ["-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror", "-Wl,-soname,libnvidia-ml.so.1"]
-    subprocess.run(["cc", *flags, str(source), "-o", str(path), "-lm"], check=True)
-    return path
 
 
 @pytest.fixture(scope="package")

@@ -18,7 +18,7 @@ from hf_eco2ai.records import Progress, RunIdentity, Tariff
 def main(seconds: float) -> None:
     monitor = Monitor(
         open_readers=lambda: [Nvml.open(ReaderContext("h", time.monotonic))],
-        ledger=Ledger(RunIdentity("r", "p", "m", "h"), Tariff(), 1.0, None),
+        ledger=Ledger(RunIdentity("r", "p", "m", "h"), Tariff(), 1.0),
         grid=Fixed(400.0, "lifecycle", "", ""),
         tariff=Tariff(),
         pue=1.0,

@@ -221,7 +221,7 @@ def measure(
 
     monitor = Monitor(
         open_readers=open_readers,
-        ledger=Ledger(RunIdentity("r", "p", "m", "h"), tariff, pue, None),
+        ledger=Ledger(RunIdentity("r", "p", "m", "h"), tariff, pue),
         grid=Fixed(grams_per_kwh, "lifecycle", "", ""),
         tariff=tariff,
         pue=pue,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from hf_eco2ai.devices import ReaderContext
 from hf_eco2ai.devices.replay import Replay
+from hf_eco2ai.footprint.budget import Budget, Budgets
 from hf_eco2ai.footprint.table import Table
 from hf_eco2ai.ledger import Ledger
 from hf_eco2ai.monitor import Monitor
@@ -43,9 +44,10 @@ def recorded_run() -> Snapshot:
     clock = Clock()
     context = ReaderContext(host="node1", now=clock, replay=RECORDING)
     progress = RunProgress()
+    said: list[str] = []
     monitor = Monitor(
         open_readers=lambda: [Replay(RECORDING, context)],
-        ledger=Ledger(IDENTITY, TARIFF, pue=1.2, carbon_budget_kg=5.0),
+        ledger=Ledger(IDENTITY, TARIFF, pue=1.2),
         grid=Table("DE", ""),
         tariff=TARIFF,
         pue=1.2,
@@ -54,6 +56,7 @@ def recorded_run() -> Snapshot:
         power_interval=0.1,
         now=clock,
         wall=lambda: 1_795_000_000.0 + clock.seconds,
+        budgets=Budgets([Budget("carbon", 5.0)], said.append).judge,
     )
     monitor.begin("setup")
     monitor.open()
@@ -73,4 +76,5 @@ def recorded_run() -> Snapshot:
         monitor.step()
     snapshot = monitor.snapshot
     assert snapshot is not None
+    assert said == []  # 5 kg is far away.
     return replace(snapshot, tick_seconds=0.001)

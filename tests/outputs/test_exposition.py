@@ -13,7 +13,17 @@ from hf_eco2ai.outputs.exposition import Exposition
 from hf_eco2ai.outputs.labels import LabelRules
 from hf_eco2ai.outputs.metrics import METRICS, exposed_name
 from hf_eco2ai.outputs.report import Report
-from hf_eco2ai.records import Footprint, GridFactor, Progress, Snapshot
+from hf_eco2ai.records import (
+    BudgetStatus,
+    DeviceTotals,
+    Footprint,
+    GridFactor,
+    HostTotals,
+    Progress,
+    RunState,
+    Snapshot,
+    TreeUsage,
+)
 from tests.outputs.recorded import JOULES, recorded_run
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
@@ -109,6 +119,10 @@ def test_the_figures_are_those_worked_out_by_hand() -> None:
     assert value(text, "hf_training_samples_total") == 80
     assert value(text, "hf_training_joules_per_token") == pytest.approx(JOULES / 10240)
     assert value(text, "hf_training_carbon_budget_remaining_kg") == pytest.approx(5 - kwh * 1.2 * 329.65 / 1000)
+    assert value(text, "hf_training_budget_used_ratio", budget="carbon", scope="run", period="none") == pytest.approx(
+        kwh * 1.2 * 329.65 / 1000 / 5
+    )
+    assert value(text, "hf_training_wasted_energy_joules_total") == 0
     assert value(text, "hf_training_cpu_power_watts") == pytest.approx(100)
     assert value(text, "hf_training_energy_rate_kwh_per_hour") == pytest.approx((600 + 500 + 100 + 25.088) / 1000)
     assert value(text, "hf_training_grid_carbon_intensity_info", year="2025", assumed="false") == 1
@@ -145,22 +159,33 @@ def test_promtool_complains_only_of_names_that_the_guide_has_fixed() -> None:
 def test_a_gauge_without_a_value_is_absent_and_a_counter_starts_at_zero() -> None:
     nothing_yet = replace(
         recorded_run(),
-        total=Footprint(),
-        grams_by_factor_type=(("lifecycle", 0.0),),
+        attempt=HostTotals("node1", grams_by_factor_type=(("lifecycle", 0.0),)),
         devices=(),
         gpu_count=0,
         cpu_watts=(),
         rates=None,
         progress=Progress(),
         forecast=None,
-        carbon_budget_kg=None,
+        budgets=(),
         efficiency_score=None,
         observed_ratio=None,
     )
     found = samples(text_of(nothing_yet))
     assert found["hf_training_energy_kwh_total"][0][1] == 0
     assert found["hf_training_step_count"][0][1] == 0
-    for name in ("loss", "carbon_budget_kg", "estimated_cost_usd", "samples_per_kwh", "cpu_power_watts", "gpu_power_watts"):
+    for name in (
+        "loss",
+        "carbon_budget_kg",
+        "carbon_budget_remaining_kg",
+        "budget_used_ratio",
+        "estimated_cost_usd",
+        "samples_per_kwh",
+        "cpu_power_watts",
+        "gpu_power_watts",
+        "journal_bytes_total",
+        "process_cpu_seconds_total",
+        "processes",
+    ):
         assert f"hf_training_{name}" not in found
     assert found["hf_training_gpu_count"][0][1] == 0
 
@@ -205,3 +230,104 @@ def test_the_factor_type_stands_on_every_carbon_family() -> None:
     text = text_of(run)
     for name in ("co2_rate_kg_per_hour", "grid_carbon_intensity_g_per_kwh", "predicted_co2_kg"):
         assert value(text, f"hf_training_{name}", factor_type="direct") > 0
+
+
+def before(host: str, joules: float, wasted: float = 0.0) -> HostTotals:
+    """What a host had used before: on one GPU, at 0.50 a joule, in training."""
+    total = Footprint(joules, 2 * joules, joules / 2)
+    return HostTotals(
+        host,
+        total,
+        Footprint(wasted),
+        (("direct", 2 * joules),),
+        (("train", total),),
+        (("train", 10.0),),
+        (DeviceTotals("GPU-aaaa" if host == "node1" else "GPU-zzzz", "gpu", "measured", joules, 10.0),),
+    )
+
+
+def by_host(text: str, name: str, **labels: str) -> dict[str, float]:
+    matching = [(given["host"], number) for given, number in samples(text)[name] if labels.items() <= given.items()]
+    assert len(dict(matching)) == len(matching), matching
+    return dict(matching)
+
+
+def test_a_run_that_goes_on_shows_the_totals_of_its_host_with_what_it_had_used_before_and_those_of_hosts_that_have_left() -> None:
+    run = replace(recorded_run(), inherited=(before("node1", 1000.0, wasted=300.0), before("gone", 500.0, wasted=100.0)))
+    text, recorded = text_of(run), text_of(recorded_run())
+
+    assert by_host(text, "hf_training_energy_kwh_total") == pytest.approx({"node1": (JOULES + 1000) / 3.6e6, "gone": 500 / 3.6e6})
+    assert by_host(text, "hf_training_co2_kg_total", factor_type="direct") == pytest.approx({"node1": 2.0, "gone": 1.0})
+    assert by_host(text, "hf_training_co2_kg_total", factor_type="lifecycle") == pytest.approx(
+        {"node1": JOULES / 3.6e6 * 1.2 * 329.65 / 1000}
+    )
+    energy_cost = JOULES / 3.6e6 * 1.2 * 0.25
+    assert by_host(text, "hf_training_energy_cost_usd") == pytest.approx({"node1": energy_cost + 500, "gone": 250.0})
+    assert by_host(text, "hf_training_estimated_cost_usd") == pytest.approx({"node1": energy_cost + 0.004 + 500, "gone": 250.0})
+    assert by_host(text, "hf_training_device_energy_joules_total", device="GPU-aaaa") == pytest.approx({"node1": 1200.0 + 1000})
+    assert by_host(text, "hf_training_device_energy_joules_total", device="GPU-zzzz") == pytest.approx({"gone": 500.0})
+    assert by_host(text, "hf_training_wasted_energy_joules_total") == {"node1": 300.0, "gone": 100.0}
+    trained = by_host(recorded, "hf_training_phase_energy_joules_total", phase="train")["node1"]
+    assert by_host(text, "hf_training_phase_energy_joules_total", phase="train") == pytest.approx(
+        {"node1": trained + 1000, "gone": 500.0}
+    )
+    # What is of the whole run counts all of it, and what happens now is as it was.
+    assert value(text, "hf_training_joules_per_sample") == pytest.approx((JOULES + 1500) / 80)
+    for name in ("energy_rate_kwh_per_hour", "gpu_count", "observed_ratio", "cpu_power_watts"):
+        assert value(text, f"hf_training_{name}") == value(recorded, f"hf_training_{name}")
+
+
+def test_a_host_of_the_run_that_measures_itself_is_not_shown_by_the_leading_process_but_counts_in_the_whole_run() -> None:
+    run = replace(recorded_run(), inherited=(before("node2", 500.0),), elsewhere=(before("node2", 700.0),))
+    text = text_of(run)
+
+    assert by_host(text, "hf_training_energy_kwh_total") == pytest.approx({"node1": JOULES / 3.6e6})
+    assert value(text, "hf_training_samples_per_kwh") == pytest.approx(80 / (JOULES + 1200) * 3.6e6)
+
+
+def test_a_process_that_does_not_lead_shows_its_host_and_nothing_of_the_whole_run() -> None:
+    text = text_of(replace(recorded_run(), leads=False, inherited=(before("node1", 1000.0), before("gone", 500.0))))
+    found = samples(text)
+
+    assert by_host(text, "hf_training_energy_kwh_total") == pytest.approx({"node1": (JOULES + 1000) / 3.6e6})
+    assert found["hf_training_observed_ratio"]
+    assert found["hf_training_gpu_power_watts"]
+    of_the_run = {metric.name for metric in METRICS if metric.scope == "run"}
+    assert {"hf_training_step_count", "hf_training_run_state", "hf_training_loss"} <= of_the_run
+    assert not [name for name in found if name.removesuffix("_bucket").removesuffix("_sum") in of_the_run]
+
+
+@pytest.mark.parametrize("state", ["running", "ended", "failed", "lost"])
+def test_a_run_is_in_just_one_state(state: RunState) -> None:
+    found = samples(text_of(replace(recorded_run(), state=state)))
+
+    assert {labels["state"]: number for labels, number in found["hf_training_run_state"] if number} == {state: 1}
+    assert found["hf_training_running"][0][1] == (state == "running")
+
+
+def test_every_budget_has_its_share_and_only_the_carbon_budget_the_families_of_the_guide() -> None:
+    budgets = (
+        BudgetStatus("energy", 10.0, 2.5, scope="project", period="day"),
+        BudgetStatus("carbon", 4.0, 5.0, scope="project", period="day"),
+        BudgetStatus("cost", 100.0, 1.0, scope="project", period="day"),
+    )
+    text = text_of(replace(recorded_run(), budgets=budgets))
+    found = samples(text)["hf_training_budget_used_ratio"]
+
+    assert {labels["budget"]: number for labels, number in found} == {"energy": 0.25, "carbon": 1.25, "cost": 0.01}
+    assert {(labels["scope"], labels["period"]) for labels, _ in found} == {("project", "day")}
+    assert value(text, "hf_training_carbon_budget_kg") == 4.0
+    assert value(text, "hf_training_carbon_budget_remaining_kg") == -1.0
+
+    without_carbon = samples(text_of(replace(recorded_run(), budgets=budgets[:1])))
+    assert "hf_training_carbon_budget_kg" not in without_carbon
+    assert len(without_carbon["hf_training_budget_used_ratio"]) == 1
+
+
+def test_what_only_some_runs_have_is_shown_where_it_is_there() -> None:
+    usage = TreeUsage(cpu_seconds=12.5, processes=3, rss_bytes=10**6, peak_processes=5, peak_rss_bytes=2 * 10**6)
+    text = text_of(replace(recorded_run(), journal_bytes=4096, tree=usage))
+
+    assert value(text, "hf_training_journal_bytes_total") == 4096
+    assert value(text, "hf_training_process_cpu_seconds_total") == 12.5
+    assert value(text, "hf_training_processes") == 3

@@ -9,24 +9,30 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_eco2ai.outputs import text
+from hf_eco2ai.outputs.page import page
 from hf_eco2ai.outputs.report import Report, live_line
 from hf_eco2ai.records import (
     ERROR_TYPES,
     PHASES,
     Basis,
+    BudgetStatus,
     Component,
     Device,
     DeviceStatus,
+    EndReason,
     ErrorType,
     Footprint,
     Forecast,
     GridFactor,
+    HostTotals,
     Method,
     Progress,
     Rates,
     RunIdentity,
+    RunState,
     Snapshot,
     Tariff,
+    TreeUsage,
 )
 
 GERMANY = GridFactor(329.65, "lifecycle", "Ember via Our World in Data, 2026-06 edition", "DE", "", 2025, "CC-BY-4.0")
@@ -53,11 +59,13 @@ def snapshot(*devices: DeviceStatus) -> Snapshot:
         identity=RunIdentity("abc123", "my-project", "meta-llama/Llama-3.1-8B", "node-1"),
         state="ended",
         updated_unix=1.8e9,
-        seconds=3600.0,
-        total=Footprint(1.08e7, 988.95, 0.9, 2.0),
-        grams_by_factor_type=(("lifecycle", 988.95),),
-        phases=tuple((phase, Footprint({"setup": 1.8e6, "train": 9.0e6}.get(phase, 0.0))) for phase in PHASES),
-        phase_seconds=tuple((phase, {"setup": 600.0, "train": 3000.0}.get(phase, 0.0)) for phase in PHASES),
+        attempt=HostTotals(
+            host="node-1",
+            total=Footprint(1.08e7, 988.95, 0.9, 2.0),
+            grams_by_factor_type=(("lifecycle", 988.95),),
+            phases=tuple((phase, Footprint({"setup": 1.8e6, "train": 9.0e6}.get(phase, 0.0))) for phase in PHASES),
+            phase_seconds=tuple((phase, {"setup": 600.0, "train": 3000.0}.get(phase, 0.0)) for phase in PHASES),
+        ),
         devices=devices or (status(),),
         gpu_count=1,
         cpu_watts=(),
@@ -67,12 +75,17 @@ def snapshot(*devices: DeviceStatus) -> Snapshot:
         factor=GERMANY,
         tariff=EURO,
         pue=1.2,
-        carbon_budget_kg=None,
         efficiency_score=None,
         observed_ratio=0.998,
         errors=tuple((error_type, 0) for error_type in ERROR_TYPES),
         tick_seconds=0.01,
     )
+
+
+def using(total: Footprint) -> Snapshot:
+    """The same, but for what was used."""
+    shown = snapshot()
+    return replace(shown, attempt=replace(shown.attempt, total=total))
 
 
 # Units
@@ -211,7 +224,7 @@ def test_the_summary_names_the_run_its_figures_and_the_source_of_each() -> None:
 
 
 def test_the_summary_leaves_out_what_is_not_known() -> None:
-    unpriced = replace(snapshot(), total=Footprint(1.08e7, 988.95), tariff=Tariff(), observed_ratio=None, progress=Progress())
+    unpriced = replace(using(Footprint(1.08e7, 988.95)), tariff=Tariff(), observed_ratio=None, progress=Progress())
     said = str(Report(unpriced))
 
     for word in ("cost", "observed", "efficiency", "None", "nan"):
@@ -268,12 +281,16 @@ def test_the_report_gives_its_figures_to_programs() -> None:
     said = json.loads(json.dumps(report.as_dict()))
     assert said["basis"] == "measured"
     assert said["total"]["joules"] == 1.08e7
+    assert said["wasted"]["joules"] == 0.0
+    assert said["seconds"] == 3600.0
+    assert dict(said["phase_seconds"])["train"] == 3000.0
+    assert {phase: used["joules"] for phase, used in said["phases"]}["train"] == 9.0e6
     assert said["factor"]["year"] == 2025
     assert said["identity"]["run_id"] == "abc123"
 
 
 def test_a_report_without_a_price_has_no_cost() -> None:
-    assert Report(replace(snapshot(), total=Footprint(1.0, 1.0))).cost is None
+    assert Report(using(Footprint(1.0, 1.0))).cost is None
 
 
 # The line on the terminal
@@ -288,7 +305,7 @@ def test_the_line_has_totals_rates_and_the_forecast() -> None:
 
 
 def test_the_line_leaves_out_what_is_not_known() -> None:
-    said = live_line(replace(snapshot(), total=Footprint(0.0, 0.0)))
+    said = live_line(using(Footprint(0.0, 0.0)))
 
     assert "now" not in said
     assert "whole run" not in said
@@ -324,3 +341,91 @@ def test_the_values_of_a_table_go_on_below_themselves() -> None:
 def test_parts_have_the_unit_of_their_sum() -> None:
     assert text.energy(1800.0, like=7200.0) == "0.5 Wh"
     assert text.energy(1800.0) == "1,800 J"
+
+
+# Hosts, attempts, budgets, commands
+
+
+def test_the_summary_has_the_whole_runs_energy_and_that_of_each_other_host() -> None:
+    of_two_hosts = replace(
+        snapshot(),
+        inherited=(
+            HostTotals("node-1", Footprint(3.6e6)),
+            HostTotals("gone", Footprint(7.2e6)),
+            HostTotals("node-2", Footprint(3.6e6)),
+        ),
+        elsewhere=(HostTotals("node-2", Footprint(3.6e6)),),
+    )
+    said = [line.split() for line in str(Report(of_two_hosts)).splitlines()]
+
+    assert ["energy", "8", "kWh"] in said
+    assert ["host", "gone", "2", "kWh"] in said
+    assert ["host", "node-2", "2", "kWh"] in said
+    assert not [words for words in said if words[:2] == ["host", "node-1"]]
+    assert Report(of_two_hosts).energy_kwh == pytest.approx(8.0)
+    assert live_line(of_two_hosts).startswith("hf_eco2ai: 8 kWh")
+
+
+def test_the_summary_says_what_went_into_steps_that_a_resume_rolled_back() -> None:
+    wasted = HostTotals("node-1", Footprint(3.6e6, 412.0), wasted=Footprint(1.8e6, 206.0))
+    said = str(Report(replace(snapshot(), inherited=(wasted,))))
+
+    assert "0.5 kWh, 206 g CO₂e of it on steps that a resume rolled back" in said
+    assert "wasted" not in str(Report(snapshot()))
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "said"),
+    [
+        ("ended", "completed", "ended after 1 h 00 min"),
+        ("ended", "", "ended after 1 h 00 min"),
+        ("ended", "budget", "ended (stopped at the budget) after"),
+        ("ended", "removed", "ended (the callback was removed) after"),
+        ("failed", "exception", "failed (exception) after"),
+        ("failed", "out_of_memory", "failed (out of memory) after"),
+        ("failed", "interrupted", "failed (Ctrl-C) after"),
+        ("failed", "sigterm", "failed (SIGTERM) after"),
+        ("lost", "", "lost after"),
+    ],
+)
+def test_the_summary_says_how_the_run_ended(state: RunState, reason: EndReason, said: str) -> None:
+    assert said in str(Report(replace(snapshot(), state=state, end_reason=reason))).splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    ("status_", "said"),
+    [
+        (BudgetStatus("carbon", 5.0, 0.5), "10 % of 5 kg CO₂e used"),
+        (BudgetStatus("carbon", 5.0, 6.25), "125 % of 5 kg CO₂e used"),
+        (BudgetStatus("energy", 2.0, 0.5), "25 % of 2 kWh used"),
+        (BudgetStatus("cost", 40.0, 10.0, None, "project"), "25 % of 40.00 EUR used by the project"),
+        (BudgetStatus("energy", 2.0, 0.5, None, "project", "month"), "25 % of 2 kWh used by the project this month (UTC)"),
+        (BudgetStatus("carbon", 0.4, 0.1, None, "run", "day"), "25 % of 400 g CO₂e used today (UTC)"),
+    ],
+)
+def test_a_budget_says_how_much_of_it_is_used_by_whom_and_since_when(status_: BudgetStatus, said: str) -> None:
+    assert text.budget(status_, EURO) == said
+    assert f"{status_.kind} budget" in str(Report(replace(snapshot(), budgets=(status_,))))
+    assert said in str(Report(replace(snapshot(), budgets=(status_,))))
+
+
+def test_the_summary_of_a_command_has_its_processes() -> None:
+    usage = TreeUsage(cpu_seconds=200.0, processes=0, rss_bytes=0, peak_processes=5, peak_rss_bytes=1_234_000_000)
+    said = str(Report(replace(snapshot(), tree=usage)))
+
+    assert "3 min 20 s of CPU time, at most 5 processes and 1,234 MB at once" in said
+    assert "at most 1 process and" in text.tree(usage._replace(peak_processes=1))
+    assert "processes" not in str(Report(snapshot()))
+
+
+def test_the_page_has_budgets_other_hosts_and_what_was_wasted() -> None:
+    shown = replace(
+        snapshot(),
+        inherited=(HostTotals("<gone>", Footprint(7.2e6), wasted=Footprint(1.8e6, 206.0)),),
+        budgets=(BudgetStatus("energy", 20.0, 5.0),),
+    )
+    said = page([shown])
+
+    for expected in ("Host &lt;gone&gt;", "2 kWh", "5 kWh", "Energy budget", "25 % of 20 kWh used", "0.5 kWh, 206 g CO₂e of it"):
+        assert expected in said
+    assert "<gone>" not in said
