@@ -1,0 +1,436 @@
+"""Read journals whatever has happened to them: torn, damaged, interleaved, huge, or from the future. Memory stays bounded."""
+
+import errno
+import itertools
+import math
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO, Literal, NamedTuple
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from hf_eco2ai.journal.format import FORMAT, Header, Line, Totals, checked
+from hf_eco2ai.records import RunState
+
+LONGEST_LINE = 4 << 20
+"""Bytes. A line of 64 GPUs is some 30 kB, and so is one of 15 hosts with 8 each; what is longer than this is none of ours."""
+
+BLOCK = 1 << 16
+TAIL = 8 << 20
+"""So many bytes at the end of a file are searched for its last line; only then the whole file is read."""
+
+_TOO_LONG = f"longer than {LONGEST_LINE} bytes"
+
+MOST_REFUSED = 100
+"""So many damaged lines at the end of a file are told of at most."""
+
+SILENT_INTERVALS = 4
+SILENT_SECONDS = 20.0
+"""A run on another host is lost after so many journal intervals without a line, and not before so many seconds."""
+
+_LINE: TypeAdapter[Header | Totals] = TypeAdapter(Line)
+
+
+class Refused(NamedTuple):
+    """A line, or a file, that could not be used."""
+
+    path: Path
+    line: int | None
+    """Counted from 1; None for the file as a whole, or where reading began in its middle."""
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path}{'' if self.line is None else f', line {self.line}'}: {self.reason}"
+
+
+Refuse = Callable[[Refused], None]
+
+
+def ignore(_refused: Refused) -> None:
+    """For readers that only want what can be read."""
+
+
+class NewerFormatError(ValueError):
+    """A header of a format that this version does not know."""
+
+    def __init__(self, version: int) -> None:
+        super().__init__(f"format {version}, written by a newer hf_eco2ai; this one reads {FORMAT}: upgrade it")
+
+
+class _AnyHeader(BaseModel):
+    """What the header of every format has, so that a newer one is known for what it is."""
+
+    type: Literal["header"]
+    format: int
+
+
+def parse(line: bytes) -> Header | Totals:
+    """One line, without its newline.
+
+    Raises:
+        NewerFormatError: it is the header of a newer format.
+        ValueError: it is no line of a journal of this format; says why, in words without the line's content.
+
+    """
+    if not line.startswith(b"{"):
+        raise ValueError("not a line of a journal")
+    if not checked(line):
+        raise ValueError("damaged or torn: its check is wrong or missing")
+    try:
+        parsed = _LINE.validate_json(line)
+    except ValidationError as error:
+        _refuse_newer(line)
+        first = error.errors(include_input=False, include_url=False)[0]
+        raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    if isinstance(parsed, Header):
+        _refuse_newer(line)
+    return parsed
+
+
+def _refuse_newer(line: bytes) -> None:
+    try:
+        version = _AnyHeader.model_validate_json(line).format
+    except ValidationError:
+        return
+    if version > FORMAT:
+        raise NewerFormatError(version)
+
+
+def _open(path: Path) -> BinaryIO:
+    """For reading. Nothing but a plain file, since a pipe in a folder that others may write to would wait for ever."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "not a plain file", str(path))
+    return os.fdopen(fd, "rb")
+
+
+def raw_lines(file: BinaryIO) -> Iterator[tuple[int, bytes | None, bool]]:
+    """Number, content without newline, and whether a newline ended it; None for a line that is too long to be one."""
+    number, pending, too_long = 1, bytearray(), False
+    while block := file.read(BLOCK):
+        *ended, rest = block.split(b"\n")
+        for part in ended:
+            too_long = too_long or len(pending) + len(part) > LONGEST_LINE
+            yield number, None if too_long else bytes(pending + part), True
+            number, too_long = number + 1, False
+            pending.clear()
+        too_long = too_long or len(pending) + len(rest) > LONGEST_LINE
+        if too_long:
+            pending.clear()
+        else:
+            pending += rest
+    if pending or too_long:
+        yield number, None if too_long else bytes(pending), False
+
+
+def read(path: Path, refuse: Refuse = ignore) -> Iterator[Header | Totals]:
+    """All lines of a journal that can be read, in order; the others go to `refuse`.
+
+    Stops at a header of a newer format. A torn last line is what a crash leaves, and not reported.
+
+    Raises:
+        OSError: the file cannot be opened or read.
+
+    """
+    with _open(path) as file:
+        for number, line, whole in raw_lines(file):
+            if line is None:
+                refuse(Refused(path, number, _TOO_LONG))
+                continue
+            try:
+                yield parse(line)
+            except NewerFormatError as error:
+                refuse(Refused(path, number, str(error)))
+                return
+            except ValueError as error:
+                if whole and line:
+                    refuse(Refused(path, number, str(error)))
+
+
+def head(path: Path, refuse: Refuse = ignore) -> Header | None:
+    """The header of a journal: its first line. None where it cannot be read.
+
+    Raises:
+        OSError: the file cannot be opened or read.
+
+    """
+    with _open(path) as file:
+        line = file.readline(LONGEST_LINE)
+    if not line.endswith(b"\n"):
+        if len(line) >= LONGEST_LINE:
+            refuse(Refused(path, 1, _TOO_LONG))
+        return None  # Being written just now, or torn by a crash in its first moment.
+    try:
+        parsed = parse(line[:-1])
+    except ValueError as error:
+        refuse(Refused(path, 1, str(error)))
+        return None
+    if not isinstance(parsed, Header):
+        refuse(Refused(path, 1, "the header is missing"))
+        return None
+    return parsed
+
+
+def last(path: Path, refuse: Refuse = ignore) -> Totals | None:
+    """The last line of totals that can be read, found from the end; None where there is none. For a file whose `head` was read.
+
+    Damaged lines after it go to `refuse`; what a crash has torn does not.
+
+    Raises:
+        OSError: the file cannot be opened or read.
+
+    """
+    with _open(path) as file:
+        end = file.seek(0, os.SEEK_END)
+        found, refused = _last_in_tail(file, end)
+        if found is not None or end <= TAIL:
+            if refuse is not ignore:
+                for offset, reason in reversed(refused):
+                    refuse(Refused(path, _number_at(file, offset), reason))
+            return found
+    newest: Totals | None = None
+    for line in read(path, refuse):
+        newest = line if isinstance(line, Totals) else newest
+    return newest
+
+
+def _last_in_tail(file: BinaryIO, end: int) -> tuple[Totals | None, list[tuple[int, str]]]:
+    """Also where the damaged lines after it begin, and what is wrong with them."""
+    refused: list[tuple[int, str]] = []
+    for offset, line in _backwards(file, end):
+        if line is None:
+            refused.append((offset, _TOO_LONG))
+            continue
+        try:
+            parsed = parse(line)
+        except ValueError as error:
+            is_torn = offset + len(line) == end
+            if line and not is_torn and len(refused) < MOST_REFUSED:
+                refused.append((offset, str(error)))
+            continue
+        if isinstance(parsed, Totals):
+            return parsed, refused
+    return None, refused
+
+
+def _backwards(file: BinaryIO, end: int) -> Iterator[tuple[int, bytes | None]]:
+    """Where each line begins and what is in it, None for one that is too long, from the end, as far back as `TAIL`.
+
+    Block by block, so that a long journal costs no more than a short one.
+    """
+    rest, too_long, position = b"", False, end
+    while position > 0 and end - position < TAIL:
+        size = min(BLOCK, position)
+        position -= size
+        file.seek(position)
+        first, *others = file.read(size).split(b"\n")
+        starts = list(itertools.accumulate((len(part) + 1 for part in others), initial=position + len(first) + 1))
+        for start, part in zip(reversed(starts[:-1]), reversed(others), strict=True):
+            too_long = too_long or len(part) + len(rest) > LONGEST_LINE
+            yield start, None if too_long else part + rest
+            rest, too_long = b"", False
+        rest = first + rest
+        if too_long or len(rest) > LONGEST_LINE:
+            rest, too_long = b"", True
+    if position == 0:
+        yield 0, None if too_long else rest
+
+
+def _number_at(file: BinaryIO, offset: int) -> int:
+    """The number of the line that begins there. Reads all before it, so only for what is damaged."""
+    file.seek(0)
+    number = 1
+    while offset > 0 and (block := file.read(min(BLOCK, offset))):
+        offset -= len(block)
+        number += block.count(b"\n")
+    return number
+
+
+def _totals(line: bytes) -> Totals | None:
+    try:
+        parsed = parse(line)
+    except ValueError:
+        return None
+    return parsed if isinstance(parsed, Totals) else None
+
+
+def before(path: Path, at_unix: float) -> Totals | None:
+    """The last line of totals that was written at or before an instant; None where there is none.
+
+    Found by bisection, since a journal of a month is a gigabyte.
+
+    Raises:
+        OSError: the file cannot be opened or read.
+
+    """
+    with _open(path) as file:
+        low, high = 0, file.seek(0, os.SEEK_END)
+        found: Totals | None = None
+        while low < high:
+            middle = (low + high) // 2
+            line, following = _first_from(file, middle, high)
+            if line is None or line.at_unix > at_unix:
+                high = middle
+            else:
+                found, low = line, following
+        return found
+
+
+def _first_from(file: BinaryIO, position: int, end: int) -> tuple[Totals | None, int]:
+    """The first readable line of totals that begins at or after `position` and before `end`, and where the next one begins."""
+    file.seek(max(0, position - 1))
+    if position > 0:
+        _skip_line(file, end)  # The rest of a line that begins before.
+    while file.tell() < end:
+        line = file.readline(LONGEST_LINE)
+        if not line:
+            break
+        if len(line) == LONGEST_LINE and not line.endswith(b"\n"):
+            _skip_line(file, end)
+            continue
+        totals = _totals(line.rstrip(b"\n"))
+        if totals is not None:
+            return totals, file.tell()
+    return None, end
+
+
+def _skip_line(file: BinaryIO, end: int) -> None:
+    while (part := file.readline(BLOCK)) and not part.endswith(b"\n") and file.tell() < end:
+        pass
+
+
+class Tail:
+    """Follows one journal as it grows: each `lines` yields what has been appended whole since the last."""
+
+    def __init__(self, path: Path, refuse: Refuse = ignore) -> None:
+        self.path = path
+        self._refuse = refuse
+        self._file: tuple[int, int] | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        self._offset = 0
+        self._number = 0
+        self._skipping = False
+        self._newer = False
+
+    def lines(self) -> Iterator[Header | Totals]:
+        """New lines. Starts again at the beginning where another file has taken the name, or the file has become shorter.
+
+        Raises:
+            OSError: the file cannot be opened or read.
+
+        """
+        with _open(self.path) as file:
+            status = os.fstat(file.fileno())
+            known, self._file = self._file, (status.st_dev, status.st_ino)
+            if self._file != known or status.st_size < self._offset:
+                self._begin()
+            file.seek(self._offset)
+            while not self._newer and (line := file.readline(LONGEST_LINE)):
+                if not line.endswith(b"\n"):
+                    if len(line) < LONGEST_LINE:
+                        return  # It is not all there yet.
+                    if not self._skipping:
+                        self._refuse(Refused(self.path, self._number + 1, _TOO_LONG))
+                    self._offset, self._skipping = file.tell(), True
+                    continue
+                self._offset = file.tell()
+                self._number += 1
+                if self._skipping:
+                    self._skipping = False
+                    continue
+                yield from self._parsed(line[:-1])
+
+    def _parsed(self, line: bytes) -> Iterator[Header | Totals]:
+        try:
+            yield parse(line)
+        except ValueError as error:
+            self._newer = isinstance(error, NewerFormatError)
+            if line:
+                self._refuse(Refused(self.path, self._number, str(error)))
+
+
+# Whether the run still lives
+
+
+class Here(NamedTuple):
+    """What this process knows of its host, to tell whether the writer of a journal lives."""
+
+    host: str
+    boot_id: str
+    pid_namespace: str
+    started: Callable[[int], float | None]
+    """When a process of this pid began, in seconds after boot; None where there is none that runs, NaN where that is hidden."""
+
+    @classmethod
+    def now(cls, host: str, root: Path = Path("/")) -> "Here":
+        """Read off the kernel; empty strings where it does not say."""
+        return cls(host, boot_id(root), pid_namespace(root), lambda pid: process_started(pid, root))
+
+
+def boot_id(root: Path = Path("/")) -> str:
+    """Changes with every boot of the machine; the same in all its containers."""
+    try:
+        return (root / "proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def pid_namespace(root: Path = Path("/")) -> str:
+    """Process numbers mean something only within it."""
+    try:
+        return str((root / "proc/self/ns/pid").readlink())
+    except OSError:
+        return ""
+
+
+def process_started(pid: int, root: Path = Path("/")) -> float | None:
+    """When a process began, in seconds after boot; None where there is none, or only a zombie.
+
+    NaN for another user's where /proc does not show those (mounted with hidepid).
+    """
+    try:
+        # proc(5): the name in field 2 may hold anything, so what follows its closing bracket is counted: 3 state, 22 starttime.
+        fields = (root / f"proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        state, ticks = fields[0], int(fields[19])
+    except (OSError, ValueError, IndexError):
+        return math.nan if _is_hidden(pid) else None
+    return None if state in {b"Z", b"X", b"x"} else ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _is_hidden(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return False  # It began just now.
+
+
+def state(header: Header, line: Totals | None, here: Here, changed_unix: float, now_unix: float | None = None) -> RunState:
+    """What has become of the run of a journal, whose file last changed at `changed_unix`.
+
+    On the same boot of the same machine the process tells: if it is gone without an end line, the run is lost. Elsewhere, and
+    across containers, silence does.
+    """
+    if line is not None and line.type == "end":
+        return line.state
+    writer = header.process
+    if writer.boot_id and writer.boot_id == here.boot_id:
+        if writer.pid_namespace == here.pid_namespace:
+            started = here.started(writer.pid)
+            if started is None:
+                return "lost"
+            if not math.isnan(started):
+                return "running" if abs(started - writer.started) < 1 else "lost"
+    elif writer.boot_id and here.boot_id and header.host == here.host:
+        return "lost"  # The machine has been booted since.
+    last_sign = max(changed_unix, header.at_unix if line is None else line.at_unix)
+    silence = (time.time() if now_unix is None else now_unix) - last_sign
+    return "lost" if silence > max(SILENT_SECONDS, SILENT_INTERVALS * header.journal_interval) else "running"

@@ -1,0 +1,518 @@
+"""Journals to which everything has happened: what can be read is read, what is damaged is never taken for a figure."""
+
+import math
+import os
+import subprocess
+import sys
+import tracemalloc
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hf_eco2ai.journal.format import FORMAT, Header, Totals, to_bytes
+from hf_eco2ai.journal.read import (
+    LONGEST_LINE,
+    TAIL,
+    Here,
+    NewerFormatError,
+    Refused,
+    Tail,
+    before,
+    head,
+    last,
+    parse,
+    process_started,
+    read,
+    state,
+)
+from tests.journal.make import BEGAN, as_bytes, header, here, journal, process, put, this_process, used
+
+Parsed = list[Header | Totals]
+MB = 1 << 20
+MOST_BYTES = 60 * MB
+DEADLINE_SECONDS = 30
+
+
+def small(count: int = 3) -> Parsed:
+    """A journal of short lines: header, `count` lines with 1, 2, … joules at 1, 2, … seconds, and an end line."""
+    begin = header()
+    return [
+        begin,
+        *(used(n, at=n, header=begin) for n in range(1, count + 1)),
+        used(count + 1, at=count + 1, header=begin, end=True),
+    ]
+
+
+def reading(path: Path) -> tuple[Parsed, list[Refused]]:
+    refused: list[Refused] = []
+    return list(read(path, refused.append)), refused
+
+
+def signed(body: bytes) -> bytes:
+    """A line with the right check, whatever is in it; `body` is a JSON object without its closing bracket."""
+    return body + b',"crc32":"%08x"}\n' % zlib.crc32(body)
+
+
+def following(path: Path) -> tuple[Parsed, list[Refused]]:
+    refused: list[Refused] = []
+    return list(Tail(path, refused.append).lines()), refused
+
+
+# What is whole
+
+
+def test_a_journal_is_read_as_it_was_written(tmp_path: Path) -> None:
+    written = journal(20)
+    path = put(tmp_path, written)
+    assert reading(path) == (written, [])
+    assert following(path) == (written, [])
+    assert head(path) == written[0]
+    assert last(path) == written[-1]
+
+
+def test_the_last_line_before_an_instant_is_found_wherever_it_is(tmp_path: Path) -> None:
+    begin = header()
+    totals = [used(n, at=n * n, header=begin) for n in range(1, 40)]
+    path = put(tmp_path, [begin, *totals])
+    for at in range(-1, 1600):
+        expected = [line for line in totals if line.at_unix <= BEGAN + at]
+        assert before(path, BEGAN + at) == (expected[-1] if expected else None)
+
+
+def test_a_long_journal_is_read_from_its_end(tmp_path: Path) -> None:
+    """Were it read from its begin, the damaged lines there would be refused."""
+    written = small(3)
+    damaged = b"{damaged}\n" * 100_000
+    path = tmp_path / "a.ndjson"
+    path.write_bytes(as_bytes(written[:1]) + damaged + as_bytes(written[1:]))
+    refused: list[Refused] = []
+    assert last(path, refused.append) == written[-1]
+    assert refused == []
+
+
+def test_an_empty_file_says_nothing_and_is_no_error(tmp_path: Path) -> None:
+    path = tmp_path / "a.ndjson"
+    path.touch()
+    assert (reading(path), head(path), last(path), before(path, math.inf), following(path)) == (
+        ([], []),
+        None,
+        None,
+        None,
+        ([], []),
+    )
+
+
+@pytest.mark.parametrize("function", [head, last, lambda path: list(read(path)), lambda path: before(path, 0.0)])
+def test_a_pipe_in_the_folder_is_refused_and_not_waited_for(tmp_path: Path, function: Callable[[Path], object]) -> None:
+    os.mkfifo(tmp_path / "a.ndjson")
+    with pytest.raises(OSError, match="not a plain file"):
+        function(tmp_path / "a.ndjson")
+
+
+# What is torn
+
+
+def test_a_journal_torn_at_any_byte_gives_its_whole_lines_and_no_complaint(tmp_path: Path) -> None:
+    written = small(2)
+    data = as_bytes(written)
+    ends = [len(as_bytes(written[: n + 1])) for n in range(len(written))]
+    path = tmp_path / "a.ndjson"
+    for size in range(len(data) + 1):
+        path.write_bytes(data[:size])
+        whole = sum(end <= size for end in ends)
+        complete = sum(end - 1 <= size for end in ends)  # All but the newline is there.
+        assert reading(path) == (written[:complete], []), size
+        assert following(path) == (written[:whole], []), size
+        assert head(path) == (written[0] if whole else None), size
+        refused: list[Refused] = []
+        assert last(path, refused.append) == (written[complete - 1] if complete > 1 else None), size
+        assert refused == [], size
+        assert before(path, math.inf) == (written[complete - 1] if complete > 1 else None), size
+
+
+def test_a_line_that_was_torn_is_told_by_its_number_once_others_follow(tmp_path: Path) -> None:
+    written = small(2)
+    path = tmp_path / "a.ndjson"
+    path.write_bytes(as_bytes(written[:2]) + to_bytes(written[2])[:100] + b"\n" + as_bytes(written[3:]))
+    lines, refused = reading(path)
+    assert lines == [*written[:2], *written[3:]]
+    assert [str(reason) for reason in refused] == [f"{path}, line 3: damaged or torn: its check is wrong or missing"]
+
+
+# What is damaged
+
+
+def damaged(path: Path, data: bytes, written: Parsed) -> list[Refused]:
+    """Read damaged bytes by all ways; nothing may come out that was not written. What is refused, by `read`."""
+    path.write_bytes(data)
+    lines, refused = reading(path)
+    assert all(line in written for line in lines)
+    assert all(reason.path == path and reason.line is not None for reason in refused)
+    for found in (head(path), last(path), before(path, math.inf)):
+        assert found is None or found in written
+    tail, tail_refused = following(path)
+    assert tail == [line for line in lines if line in tail]
+    if data.endswith(b"\n"):
+        assert (tail, tail_refused) == (lines, refused)
+    return refused
+
+
+def test_a_bit_that_flips_in_a_line_costs_that_line_and_no_other(tmp_path: Path) -> None:
+    written = small(2)
+    data = as_bytes(written)
+    start, end = (len(as_bytes(written[:n])) for n in (2, 3))
+    path = tmp_path / "a.ndjson"
+    for bit in range(8 * (end - start - 1)):
+        flipped = bytearray(data)
+        flipped[start + bit // 8] ^= 1 << bit % 8
+        refused = damaged(path, bytes(flipped), written)
+        assert list(read(path)) == [*written[:2], *written[3:]]
+        assert refused[0].line == 3
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_bits_that_flip_anywhere_never_change_a_figure(tmp_path: Path, data: st.DataObject) -> None:
+    written = small(3)
+    whole = bytearray(as_bytes(written))
+    for bit in data.draw(st.lists(st.integers(0, 8 * (len(whole) - 1) - 1), min_size=1, max_size=20, unique=True)):
+        whole[bit // 8] ^= 1 << bit % 8
+    assert damaged(tmp_path / "a.ndjson", bytes(whole), written)
+
+
+garbage = st.one_of(
+    st.binary(max_size=200),
+    st.sampled_from(
+        [
+            b"\x00" * 5000,
+            b"\xff\xfe{}",
+            b"{}",
+            b"[]",
+            b"null",
+            b'"',
+            b'{"type":"totals"}',
+            b'{"log":"valid JSON of another program","joules":1e999}',
+            b"{" * 100_000,
+            b"[" * 100_000,
+            b'{"a":' * 50_000,
+            signed(b'{"a":' + b"[" * 100_000 + b"]" * 100_000),
+            signed(b'{"type":"totals"'),
+            signed(b'{"type":"totals","used":{"joules":"a lot"}'),
+            signed(b'{"type":"nonsense"'),
+            signed(b'{"type":"totals","at_unix":' + b"9" * 5000),
+            signed(b'{"format":99'),
+            signed(b'{"type":"totals","run_id":"\xff\xfe"'),
+            signed(b"{"),
+            b',"crc32":"00000000"}',
+            b"\r\n\r\n",
+        ]
+    ),
+)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(garbage, min_size=5, max_size=5))
+def test_garbage_between_lines_costs_no_line(tmp_path: Path, between: list[bytes]) -> None:
+    written = small(3)
+    data = b"".join(to_bytes(line) + rubbish + b"\n" for line, rubbish in zip(written, between, strict=True))
+    path = tmp_path / "a.ndjson"
+    refused = damaged(path, data, written)
+    assert reading(path)[0] == written
+    assert head(path) == written[0]
+    assert last(path) == before(path, math.inf) == written[-1]
+    rows = data.split(b"\n")
+    assert [reason.line for reason in refused] == [
+        number for number, row in enumerate(rows, 1) if row and row + b"\n" not in map(to_bytes, written)
+    ]
+
+
+def test_damage_after_the_last_line_that_can_be_read_is_told_with_its_line(tmp_path: Path) -> None:
+    written = small(2)
+    path = put(tmp_path, written[:3])
+    path.write_bytes(path.read_bytes() + b"garbage\n\n{more}\n{torn")
+    refused: list[Refused] = []
+    assert last(path, refused.append) == written[2]
+    assert [(reason.path, reason.line) for reason in refused] == [(path, 4), (path, 6)]
+
+
+def test_what_is_refused_is_told_without_what_is_in_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.ndjson"
+    path.write_bytes(to_bytes(header()) + signed(b'{"type":"totals","used":{"joules":"my password"}'))
+    _lines, refused = reading(path)
+    assert "password" not in str(refused[0])
+    assert refused[0].line == 2
+
+
+# What is huge
+
+
+def bounded(read_it: Callable[[], object]) -> object:
+    """What it gives, having taken no more than 60 MB for it."""
+    tracemalloc.start()
+    try:
+        result = read_it()
+        _now, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < MOST_BYTES, f"{peak / MB:.0f} MB"
+    return result
+
+
+def with_a_gigabyte(path: Path, written: Parsed, after: int, *, ended: bool = True) -> None:
+    """A line of 1 GB (a hole of zeros, which takes no room on the disk) after so many lines."""
+    with path.open("wb") as file:
+        file.write(as_bytes(written[:after]))
+        file.seek(1 << 30, os.SEEK_CUR)
+        file.write(b"x\n" if ended else b"x")
+        file.write(as_bytes(written[after:]))
+
+
+@pytest.mark.parametrize("after", [0, 3, 5])
+def test_a_line_of_a_gigabyte_is_passed_over_in_bounded_memory(tmp_path: Path, after: int) -> None:
+    written = small(3)
+    path = tmp_path / "a.ndjson"
+    with_a_gigabyte(path, written, after)
+    too_long = [Refused(path, after + 1, f"longer than {LONGEST_LINE} bytes")]
+    assert bounded(lambda: reading(path)) == (written, too_long)
+    assert bounded(lambda: following(path)) == (written, too_long)
+    refused: list[Refused] = []
+    assert bounded(lambda: head(path, refused.append)) == (written[0] if after else None)
+    assert refused == ([] if after else too_long)
+    refused.clear()
+    assert bounded(lambda: last(path, refused.append)) == written[-1]
+    assert refused == (too_long if after == len(written) else [])
+    assert bounded(lambda: before(path, BEGAN + 2.5)) == written[2]
+    assert bounded(lambda: before(path, math.inf)) == written[-1]
+
+
+def test_a_gigabyte_that_never_ends_is_passed_over_in_bounded_memory(tmp_path: Path) -> None:
+    written = small(3)
+    path = tmp_path / "a.ndjson"
+    with_a_gigabyte(path, written, len(written), ended=False)
+    assert bounded(lambda: last(path)) == written[-1]
+    assert bounded(lambda: before(path, math.inf)) == written[-1]
+    assert bounded(lambda: following(path)) == (written, [Refused(path, 6, f"longer than {LONGEST_LINE} bytes")])
+
+
+def test_a_line_as_long_as_a_line_may_be_is_read(tmp_path: Path) -> None:
+    begin = header(config={"x": "y" * (LONGEST_LINE - 3000)})
+    path = put(tmp_path, [begin, used(1, at=1, header=header())])
+    assert bounded(lambda: head(path)) == begin
+    assert len(reading(path)[0]) == 2
+    assert last(path) == used(1, at=1, header=header())
+
+
+def test_a_whole_journal_is_searched_where_its_end_tells_nothing(tmp_path: Path) -> None:
+    written = small(3)
+    path = put(tmp_path, written)
+    path.write_bytes(path.read_bytes() + (b"x" * 999 + b"\n") * (TAIL // 1000 + 1000))
+    assert bounded(lambda: last(path)) == written[-1]
+
+
+def test_a_file_of_newlines_is_no_journal_and_no_trouble(tmp_path: Path) -> None:
+    path = tmp_path / "a.ndjson"
+    path.write_bytes(b"\n" * MB)
+    assert (reading(path), head(path), last(path)) == (([], []), None, None)
+
+
+# What is from the future
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        signed(to_bytes(header())[: -len(',"crc32":"00000000"}\n')].replace(b'"format":1', b'"format":2')),
+        signed(b'{"type":"header","format":2,"all":{"is":["different"]}'),
+    ],
+    ids=["alike", "different"],
+)
+def test_a_newer_format_is_named_and_nothing_in_its_file_is_believed(tmp_path: Path, line: bytes) -> None:
+    written = small(3)
+    path = tmp_path / "a.ndjson"
+    path.write_bytes(line + as_bytes(written[1:]))
+    expected = Refused(path, 1, f"format 2, written by a newer hf_eco2ai; this one reads {FORMAT}: upgrade it")
+    assert reading(path) == ([], [expected])
+    assert following(path) == ([], [expected])
+    refused: list[Refused] = []
+    assert head(path, refused.append) is None
+    assert refused == [expected]
+    with pytest.raises(NewerFormatError, match="upgrade"):
+        parse(line.removesuffix(b"\n"))
+
+
+def test_a_follower_told_of_a_newer_format_tells_it_once(tmp_path: Path) -> None:
+    path = tmp_path / "a.ndjson"
+    path.write_bytes(signed(b'{"type":"header","format":2'))
+    refused: list[Refused] = []
+    tail = Tail(path, refused.append)
+    for _ in range(3):
+        assert list(tail.lines()) == []
+    assert len(refused) == 1
+
+
+def test_a_first_line_that_is_no_header_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "a.ndjson"
+    path.write_bytes(as_bytes(small(1)[1:]))
+    refused: list[Refused] = []
+    assert head(path, refused.append) is None
+    assert refused == [Refused(path, 1, "the header is missing")]
+
+
+# A journal that grows
+
+
+def test_a_follower_gets_each_line_once_however_it_arrives(tmp_path: Path) -> None:
+    written = small(3)
+    path = tmp_path / "a.ndjson"
+    path.touch()
+    tail, got = Tail(path), []
+    with path.open("ab", buffering=0) as file:
+        for byte in as_bytes(written):
+            file.write(bytes([byte]))
+            got += list(tail.lines())
+    assert got == written
+    assert list(tail.lines()) == []
+
+
+@pytest.mark.parametrize("count", [1, 3, 30])
+def test_a_follower_begins_again_where_another_file_has_taken_the_name(tmp_path: Path, count: int) -> None:
+    path = put(tmp_path, small(3))
+    tail = Tail(path)
+    assert len(list(tail.lines())) == 5
+    other = put(tmp_path, small(count), name="other")
+    other.rename(path)
+    assert list(tail.lines()) == small(count)
+
+
+def test_a_follower_begins_again_where_a_file_has_become_shorter(tmp_path: Path) -> None:
+    path = put(tmp_path, small(3))
+    tail = Tail(path)
+    assert len(list(tail.lines())) == 5
+    path.write_bytes(as_bytes(small(1)))
+    assert list(tail.lines()) == small(1)
+
+
+def test_a_follower_counts_lines_on_for_what_it_refuses(tmp_path: Path) -> None:
+    path = put(tmp_path, small(3))
+    refused: list[Refused] = []
+    tail = Tail(path, refused.append)
+    list(tail.lines())
+    with path.open("ab") as file:
+        file.write(b"garbage\n")
+    list(tail.lines())
+    assert [reason.line for reason in refused] == [6]
+
+
+# Whether the run still lives
+
+NOW = BEGAN + 1000
+
+
+def state_of(seen_from: Here, *, silent: float = 1000.0, interval: float = 5.0, **writer: object) -> str:
+    begin = header(process=process(**writer), journal_interval=interval)  # type: ignore[arg-type]
+    return state(begin, used(1, at=0, header=begin), seen_from, changed_unix=NOW - silent, now_unix=NOW)
+
+
+def test_a_run_whose_process_lives_is_running_however_silent() -> None:
+    assert state_of(here(alive={4711: 1000.0})) == "running"
+
+
+def test_a_run_whose_process_is_gone_is_lost_at_once() -> None:
+    assert state_of(here(), silent=0.0) == "lost"
+
+
+def test_a_run_whose_pid_is_another_process_now_is_lost() -> None:
+    assert state_of(here(alive={4711: 1001.5}), silent=0.0) == "lost"
+
+
+def test_a_run_before_the_last_boot_of_this_host_is_lost() -> None:
+    assert state_of(here(alive={4711: 1000.0}, boot="another"), silent=0.0) == "lost"
+
+
+def test_a_process_that_the_kernel_hides_is_lost_by_silence() -> None:
+    hidden = here(alive={4711: math.nan})
+    assert state_of(hidden, silent=19.0) == "running"
+    assert state_of(hidden, silent=21.0) == "lost"
+
+
+@pytest.mark.parametrize(
+    "elsewhere",
+    [
+        here(namespace="pid:[1]"),
+        here(host="node2", boot="another"),
+        here(host="node2", boot=""),
+        here(host="node1", boot=""),
+    ],
+    ids=["another container", "another host", "another host that does not say", "this host that does not say"],
+)
+@pytest.mark.parametrize(("interval", "patience"), [(1.0, 20.0), (5.0, 20.0), (60.0, 240.0)])
+def test_what_cannot_be_looked_at_is_lost_by_silence(elsewhere: Here, interval: float, patience: float) -> None:
+    assert state_of(elsewhere, silent=patience - 1, interval=interval) == "running"
+    assert state_of(elsewhere, silent=patience + 1, interval=interval) == "lost"
+
+
+def test_a_run_that_has_ended_is_what_it_ended_as() -> None:
+    begin = header()
+    for ended in ("ended", "failed"):
+        line = used(1, at=1, header=begin, end=True, state=ended)
+        assert state(begin, line, here(alive={4711: 1000.0}), 0.0) == ended
+
+
+def test_a_run_that_has_only_a_header_is_told_in_the_same_way() -> None:
+    begin = header()
+    assert state(begin, None, here(alive={4711: 1000.0}), 0.0) == "running"
+    assert state(begin, None, here(), BEGAN) == "lost"
+
+
+def test_this_process_lives() -> None:
+    begin = header(process=this_process())
+    assert state(begin, None, Here.now("node1"), 0.0) == "running"
+
+
+def test_a_real_process_is_running_then_a_zombie_then_gone() -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        began = process_started(child.pid)
+        own = process_started(os.getpid())
+        assert began is not None
+        assert own is not None
+        assert began >= own
+        assert child.stdin is not None
+        child.stdin.close()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # It has ended, and nobody has asked how.
+        assert process_started(child.pid) is None
+    assert process_started(child.pid) is None
+
+
+HIDDEN = """
+import math, os, sys
+from hf_eco2ai.journal.read import process_started
+assert math.isfinite(process_started(int(sys.argv[1])))
+os.setgroups([]); os.setresgid(65534, 65534, 65534); os.setresuid(65534, 65534, 65534)
+assert math.isnan(process_started(int(sys.argv[1])))
+assert process_started(2**22 + 1) is None
+assert math.isfinite(process_started(os.getpid()))
+print("hidden")
+"""
+
+
+def test_a_process_that_proc_really_hides_is_not_taken_for_dead() -> None:
+    mount = 'mount -t proc -o hidepid=2 proc /proc && exec "$@"'
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", mount, "sh", sys.executable, "-c", HIDDEN, str(os.getpid())],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=DEADLINE_SECONDS,
+    )
+    if "unshare" in done.stderr or "mount:" in done.stderr:
+        pytest.fail(f"this test needs to mount /proc anew (root, or CAP_SYS_ADMIN), and cannot: {done.stderr}")
+    assert done.stdout == "hidden\n", done.stderr
+
+
+def test_what_the_kernel_does_not_say_is_empty(tmp_path: Path) -> None:
+    nowhere = Here.now("node1", tmp_path)
+    assert (nowhere.boot_id, nowhere.pid_namespace) == ("", "")
