@@ -5,7 +5,7 @@ VENV ?= .venv
 COMPAT_VENV ?= .venv-compat
 GPUS ?= 0
 DEMO_ARGS ?=
-PYTEST_ARGS ?= -n 2 --dist loadgroup
+PYTEST_ARGS ?= -n 2 --dist loadfile
 
 # The release that our CI has on disk as a CPU build. Any other will do: make demo TORCH=torch
 TORCH ?= torch==2.13.0
@@ -39,7 +39,7 @@ fix: $(VENV)/.dev ## Let the tools mend what they can
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-COGGED = README.md docs/metrics.md docs/configuration.md docs/cli.md docs/method.md
+COGGED = README.md docs/metrics.md docs/configuration.md docs/cli.md docs/method.md docs/journal.md
 
 docs: $(VENV)/.dev ## Write the generated parts of the docs anew
 	$(VENV)/bin/python -m cogapp -r $(COGGED)

@@ -6,7 +6,7 @@ The only module that reads the environment.
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -100,8 +100,17 @@ class CarbonConfig(BaseSettings):
     currency: Annotated[str, AfterValidator(_code)] = Field(
         "USD", pattern=r"^[A-Za-z]{3}$", description="ISO 4217 code of the prices"
     )
-    carbon_budget_kg: float | None = Field(
-        None, gt=0, description="Carbon budget of the run (kg CO₂e), shown beside what is used"
+    carbon_budget_kg: float | None = Field(None, gt=0, description="Carbon budget (kg CO₂e)")
+    energy_budget_kwh: float | None = Field(None, gt=0, description="Budget of device energy (kWh, PUE not included)")
+    cost_budget: float | None = Field(None, gt=0, description="Budget of money (`currency`); needs a price")
+    budget_action: Literal["warn", "stop"] = Field(
+        "warn", description="At a spent budget only say so, or stop training after the step, with a checkpoint"
+    )
+    budget_scope: Literal["run", "project"] = Field(
+        "run", description="What budgets limit: the run, or all runs of the project whose journals are in the runs folder"
+    )
+    budget_period: Literal["none", "day", "month"] = Field(
+        "none", description="Budgets count from the begin of the day or month (UTC), or all there is"
     )
     measurement_interval: float = Field(
         # An AMD package counter of 65 kJ could wrap unseen in little more than a minute (devices/rapl.py).
@@ -116,6 +125,14 @@ class CarbonConfig(BaseSettings):
     gpu_ids: GpuIds = Field(None, description="GPUs to measure, by nvidia-smi number or UUID; unset: those the job can see")
     mig_attribution: Literal["whole", "share"] = Field(
         "whole", description="Charge a MIG slice with its whole GPU, or with its share of the compute slices"
+    )
+    journal_enabled: bool = Field(True, description="Keep the run on disk, through crashes and resumes")
+    journal_interval: float = Field(
+        5.0, ge=1, le=3600, description="Time between two lines of the journal (s); a crash loses at most so much"
+    )
+    runs_dir: Path | None = Field(
+        None,
+        description="Folder of the journals; unset: `/var/lib/hf-eco2ai/runs` if it may be written, else the user's data folder",
     )
     export_prometheus: bool = Field(True, description="Serve `/metrics` while the run lives")
     prometheus_host: Annotated[str, AfterValidator(_address)] = Field(
@@ -154,6 +171,8 @@ class CarbonConfig(BaseSettings):
             raise ConfigError("; ".join(_explain(dict(problem)) for problem in error.errors(include_input=False))) from None
         except (OSError, ValueError, AttributeError, TypeError) as error:  # A file that is no TOML, or a table that is none.
             raise ConfigError(f"{CONFIG_FILE} or [tool.hf_eco2ai] in pyproject.toml cannot be read: {error}") from error
+        if self.cost_budget is not None and self.electricity_price_per_kwh is None and self.gpu_price_per_hour is None:
+            raise ConfigError("cost_budget: needs a price; set electricity_price_per_kwh or gpu_price_per_hour")
         if self.grid_carbon_intensity is None and (self.country or self.region):
             from hf_eco2ai.footprint.table import check_place  # noqa: PLC0415 - the table costs 15 ms that most imports do not need
 
@@ -204,11 +223,21 @@ class Environment:
 
     cuda_visible_devices: str | None = None
     cuda_device_order: str | None = None
+    launcher: Mapping[str, str] = field(default_factory=dict)
+    """Variables that torchrun, MPI and SLURM set, for `Ranks.of`."""
+    job: str = ""
+    """The scheduler's job, which keeps its id when it is requeued; empty without a scheduler."""
 
     @classmethod
     def read(cls) -> "Environment":
         """As of now."""
-        return cls(os.environ.get("CUDA_VISIBLE_DEVICES"), os.environ.get("CUDA_DEVICE_ORDER"))
+        launcher = {name: value for name, value in os.environ.items() if name.startswith(_LAUNCHERS) or name in _RANKS}
+        job = os.environ.get("SLURM_JOB_ID") or os.environ.get("PBS_JOBID") or os.environ.get("LSB_JOBID") or ""
+        return cls(os.environ.get("CUDA_VISIBLE_DEVICES"), os.environ.get("CUDA_DEVICE_ORDER"), launcher, job)
+
+
+_RANKS = frozenset({"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"})
+_LAUNCHERS = ("SLURM_", "OMPI_", "PMI_", "PMIX_", "MPI_", "MV2_")
 
 
 def _refuse_unknown_environment(environ: Mapping[str, str], known: Mapping[str, Any]) -> None:

@@ -1,9 +1,11 @@
 """From a CarbonConfig to a Monitor: the only place that names concrete classes, by way of the tables."""
 
 import logging
+import os
+import platform
 import socket
+import sys
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -13,22 +15,35 @@ from hf_eco2ai.config import CarbonConfig, Environment
 from hf_eco2ai.devices import READERS, Reader, ReaderContext, ReaderRow
 from hf_eco2ai.errors import ConfigError, Unavailable
 from hf_eco2ai.footprint import GRIDS, Grid, GridContext
+from hf_eco2ai.footprint.budget import Budget, Budgets
+from hf_eco2ai.journal.format import ProcessIdentity
+from hf_eco2ai.journal.read import Here
+from hf_eco2ai.journal.resume import Beginning
 from hf_eco2ai.ledger import Ledger
 from hf_eco2ai.monitor import Monitor
-from hf_eco2ai.records import Progress, RunIdentity, RunState, Tariff
+from hf_eco2ai.records import BudgetKind, Footprint, Progress, RunIdentity, Tariff
+from hf_eco2ai.version import __version__
 
 logger = logging.getLogger("hf_eco2ai")
 
 
-def identity(config: CarbonConfig, model_name: str, started_unix: float) -> RunIdentity:
-    """Who this run is. Without a `run_id` it gets a random one of 12 hexadecimal digits (48 bits)."""
+def hostname() -> str:
+    """The name by which this host is known in labels and journals."""
+    return socket.gethostname()
+
+
+def identity(config: CarbonConfig, beginning: Beginning, host: str, model_name: str, trainer: str) -> RunIdentity:
+    """Who this run is."""
     return RunIdentity(
-        run_id=config.run_id or uuid.uuid4().hex[:12],
+        run_id=beginning.run_id,
         project_name=config.project_name,
         model_name=config.model_name or model_name,
-        host=socket.gethostname(),
+        host=host,
         experiment_name=config.experiment_name,
-        started_unix=started_unix,
+        trainer=trainer,
+        started_unix=beginning.started_unix,
+        parent=beginning.parent,
+        attempt=beginning.attempt,
     )
 
 
@@ -62,17 +77,24 @@ def reader_context(
     environment: Environment,
     *,
     on_cpu: bool = False,
+    in_use: str | None = None,
+    host: str = "",
     now: Callable[[], float] = time.monotonic,
     root: Path = Path("/"),
 ) -> ReaderContext:
-    """What readers need to know. `on_cpu`: the Trainer computes on the CPU, so GPUs count only if someone named them."""
+    """What readers need to know.
+
+    `on_cpu`: training computes on the CPU, so GPUs count only if someone named them. `in_use`: the GPUs that the ranks of this
+    host compute on, as CUDA_VISIBLE_DEVICES would name them, where that is less than what they can see. `host`: its name, if it
+    is not the machine's.
+    """
     named = config.gpu_ids is not None or environment.cuda_visible_devices is not None
     return ReaderContext(
-        host=socket.gethostname(),
+        host=host or hostname(),
         now=now,
         root=root,
         gpu_ids=config.gpu_ids,
-        cuda_visible_devices=environment.cuda_visible_devices,
+        cuda_visible_devices=environment.cuda_visible_devices if in_use is None else in_use,
         cuda_device_order=environment.cuda_device_order,
         mig_attribution=config.mig_attribution,
         use_gpus=named or not on_cpu,
@@ -132,9 +154,55 @@ def _row(name: str) -> Any:
     return load(next(row.opener for row in READERS if row.name == name))
 
 
-def ledger(config: CarbonConfig, run: RunIdentity) -> Ledger:
-    """Empty accounts for a new run."""
-    return Ledger(run, tariff(config), config.pue, config.carbon_budget_kg)
+def ledger(config: CarbonConfig, run: RunIdentity, beginning: Beginning, *, leads: bool) -> Ledger:
+    """Empty accounts for a new attempt, beside what the run had used before."""
+    return Ledger(run, tariff(config), config.pue, beginning.inherited, leads=leads)
+
+
+def budgets(config: CarbonConfig, inherited: Footprint, say: Callable[[str], None] | None) -> Budgets:
+    """The budgets that are set; none for a process that has nobody to say them to."""
+    limits: dict[BudgetKind, float | None] = {
+        "carbon": config.carbon_budget_kg,
+        "energy": config.energy_budget_kwh,
+        "cost": config.cost_budget,
+    }
+    chosen = [
+        Budget(kind, limit, config.budget_scope, config.budget_period)
+        for kind, limit in limits.items()
+        if limit is not None and say is not None
+    ]
+    return Budgets(
+        chosen,
+        say if say is not None else _nobody,
+        inherited=inherited,
+        stops=config.budget_action == "stop",
+        currency=config.currency,
+    )
+
+
+def _nobody(_message: str) -> None:
+    pass
+
+
+def own_process(here: Here) -> ProcessIdentity:
+    """How a journal names this process."""
+    pid = os.getpid()
+    return ProcessIdentity(pid=pid, started=here.started(pid) or 0.0, boot_id=here.boot_id, pid_namespace=here.pid_namespace)
+
+
+def software() -> dict[str, str]:
+    """Versions of what is loaded and matters to the figures, without loading anything."""
+    versions = {"hf_eco2ai": __version__, "python": platform.python_version()}
+    for name in ("torch", "transformers", "accelerate"):
+        version = getattr(sys.modules.get(name), "__version__", None)
+        if version is not None:
+            versions[name] = str(version)
+    return versions
+
+
+def settings(config: CarbonConfig) -> dict[str, Any]:
+    """The settings that are not at their defaults, for the journal. None is a secret yet; one that is must be a SecretStr."""
+    return config.model_dump(mode="json", exclude_defaults=True)
 
 
 def monitor(
@@ -143,12 +211,9 @@ def monitor(
     run_grid: Grid,
     context: ReaderContext,
     progress: Callable[[], Progress],
-    *,
-    missing_since: Callable[[float], float | None] = lambda _now: None,
-    how_it_ended: Callable[[], RunState] = lambda: "failed",
-    abandoned: Callable[[], None] = lambda: None,
+    **more: Any,
 ) -> Monitor:
-    """The pipeline that fills one run's ledger, ready to start."""
+    """The pipeline that fills one run's ledger, ready to start. `more` goes to the Monitor as it is."""
     return Monitor(
         open_readers=lambda: open_readers(context),
         ledger=run_ledger,
@@ -159,7 +224,5 @@ def monitor(
         measurement_interval=config.measurement_interval,
         power_interval=config.power_interval,
         now=context.now,
-        missing_since=missing_since,
-        how_it_ended=how_it_ended,
-        abandoned=abandoned,
+        **more,
     )

@@ -1,7 +1,8 @@
-"""What all tests share: golden files, a clean environment, and a quiet machine."""
+"""What all tests share: golden files, a clean environment, a quiet machine, and a driver whose truth is known."""
 
 import os
 import socket
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +21,8 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in list(os.environ):
         if name.startswith(("HF_ECO2AI_", "CUDA_")):
             monkeypatch.delenv(name)
+    monkeypatch.delenv("COLUMNS", raising=False)  # pytest-xdist sets it, and our lines would be broken to it.
+    monkeypatch.setenv("HF_ECO2AI_RUNS_DIR", str(tmp_path / "runs"))
     monkeypatch.chdir(tmp_path)
 
 
@@ -53,3 +56,13 @@ def free_ports() -> list[int]:
         first.bind(("127.0.0.1", 0))
         second.bind(("127.0.0.1", 0))
         return [int(first.getsockname()[1]), int(second.getsockname()[1])]
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The stand-in for NVIDIA's driver, compiled, under the name by which pynvml asks for it."""
+    path = tmp_path_factory.mktemp("nvml") / "libnvidia-ml.so.1"
+    source = Path(__file__).parent / "nvml" / "standin.c"
+    flags = ["-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror", "-Wl,-soname,libnvidia-ml.so.1"]
+    subprocess.run(["cc", *flags, str(source), "-o", str(path), "-lm"], check=True)
+    return path

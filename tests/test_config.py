@@ -58,7 +58,10 @@ def test_without_any_setting_nothing_is_assumed_and_nothing_is_opened() -> None:
 
     assert (config.country, config.region, config.grid_carbon_intensity) == ("", "", None)
     assert config.pue == 1.0
-    assert (config.electricity_price_per_kwh, config.gpu_price_per_hour, config.carbon_budget_kg) == (None, None, None)
+    assert (config.electricity_price_per_kwh, config.gpu_price_per_hour) == (None, None)
+    assert (config.carbon_budget_kg, config.energy_budget_kwh, config.cost_budget) == (None, None, None)
+    assert (config.budget_action, config.budget_scope, config.budget_period) == ("warn", "run", "none")
+    assert (config.journal_enabled, config.journal_interval, config.runs_dir) == (True, 5.0, None)
     assert config.prometheus_host == "127.0.0.1"
     assert config.gpu_ids is None
     assert (config.simulated_gpus, config.replay) == (0, None)
@@ -196,6 +199,15 @@ def test_a_name_like_no_other_says_where_the_names_are() -> None:
         ("electricity_price_per_kwh", -0.1, "greater than or equal to 0"),
         ("gpu_price_per_hour", -1, "greater than or equal to 0"),
         ("carbon_budget_kg", 0, "greater than 0"),
+        ("energy_budget_kwh", -1, "greater than 0"),
+        ("cost_budget", 0, "greater than 0"),
+        ("budget_action", "abort", "'warn' or 'stop'"),
+        ("budget_scope", "host", "'run' or 'project'"),
+        ("budget_period", "year", "'none', 'day' or 'month'"),
+        ("journal_enabled", "maybe", "boolean"),
+        ("journal_interval", 0.5, "greater than or equal to 1"),
+        ("journal_interval", 3601, "less than or equal to 3600"),
+        ("runs_dir", 7, "path"),
         ("measurement_interval", 0.01, "greater than or equal to 0.1"),
         ("power_interval", 0, "greater than or equal to 0.02"),
         ("prometheus_port", 65536, "less than or equal to 65535"),
@@ -227,8 +239,11 @@ def test_a_value_out_of_range_names_the_setting_its_bound_and_what_it_is(name: s
         "electricity_price_per_kwh",
         "gpu_price_per_hour",
         "carbon_budget_kg",
+        "energy_budget_kwh",
+        "cost_budget",
         "measurement_interval",
         "power_interval",
+        "journal_interval",
     ],
 )
 def test_a_value_that_is_no_finite_number_is_refused(name: str, value: float) -> None:
@@ -288,6 +303,33 @@ def test_whatever_is_given_it_is_taken_or_plainly_refused(given_: dict[str, obje
 
     assert "validation error" not in message
     assert "pydantic" not in message
+
+
+# Budgets and journals
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_cost_budget_without_a_price_is_refused_and_says_which_settings_there_are() -> None:
+    message = refusal(cost_budget=10.0)
+
+    assert message.startswith("cost_budget: ")
+    assert "electricity_price_per_kwh" in message
+    assert "gpu_price_per_hour" in message
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("price", ["electricity_price_per_kwh", "gpu_price_per_hour"])
+def test_either_price_is_enough_for_a_cost_budget(price: str) -> None:
+    settings_: dict[str, Any] = {"cost_budget": 10.0, price: 0.3}
+
+    assert CarbonConfig(**settings_).cost_budget == 10.0
+
+
+def test_the_runs_folder_may_be_given_as_text(environment: SetEnvironment) -> None:
+    environment("HF_ECO2AI_RUNS_DIR", "/somewhere/else")
+
+    assert CarbonConfig().runs_dir == Path("/somewhere/else")
+    assert CarbonConfig(runs_dir="here").runs_dir == Path("here")
 
 
 # Places
@@ -375,11 +417,42 @@ def test_gpu_ids_that_are_no_list_are_refused() -> None:
     assert refusal(gpu_ids=1.5).startswith("gpu_ids: ")
 
 
+LAUNCHERS = ("SLURM_", "OMPI_", "PMI_", "PMIX_", "MPI_", "MV2_")
+RANKS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "PBS_JOBID", "LSB_JOBID")
+
+
+@pytest.fixture
+def no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine where nobody has launched anything, whoever runs these tests."""
+    for name in list(os.environ):
+        if name.startswith(LAUNCHERS) or name in RANKS:
+            monkeypatch.delenv(name)
+
+
+@pytest.mark.usefixtures("no_launcher")
 def test_what_the_launcher_says_is_read_when_asked(environment: SetEnvironment) -> None:
     environment("CUDA_VISIBLE_DEVICES", "1,0")
     environment("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
-
     assert Environment.read() == Environment("1,0", "PCI_BUS_ID")
+
+    for name, value in (
+        ("RANK", "3"),
+        ("WORLD_SIZE", "8"),
+        ("OMPI_COMM_WORLD_RANK", "3"),
+        ("RANKS", "no"),
+        ("MY_SLURM_ID", "no"),
+    ):
+        environment(name, value)
+    assert Environment.read().launcher == {"RANK": "3", "WORLD_SIZE": "8", "OMPI_COMM_WORLD_RANK": "3"}
+    assert Environment.read().job == ""
+
+
+@pytest.mark.usefixtures("no_launcher")
+@pytest.mark.parametrize("name", ["SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID"])
+def test_the_schedulers_job_has_its_id(environment: SetEnvironment, name: str) -> None:
+    assert Environment.read().job == ""
+    environment(name, "4711")
+    assert Environment.read().job == "4711"
 
 
 def test_an_empty_list_of_visible_gpus_is_not_the_same_as_none(

@@ -20,7 +20,7 @@ from transformers import Trainer, TrainerCallback
 
 from hf_eco2ai import ConfigError, Eco2AICallback, Snapshot
 from hf_eco2ai.monitor import Monitor
-from hf_eco2ai.records import RunState
+from hf_eco2ai.records import EndReason, RunState
 from tests.trainer.tiny import BATCH, SAMPLES, STEPS_PER_EPOCH, At, Data, config, model, our_threads, trainer, wait_until_left
 
 pytestmark = pytest.mark.trainer
@@ -300,7 +300,7 @@ def test_a_script_that_dies_of_an_exception_shows_its_own_traceback_and_our_summ
     assert done.returncode == 1
     assert done.stderr.rstrip().endswith("ZeroDivisionError: division by zero")
     said = " ".join(done.stdout.split())  # It is broken to the terminal's width where a terminal is announced.
-    assert "failed after" in said
+    assert "failed (exception) after" in said
     assert "SIMULATED GPUs, not a measurement" in said
 
 
@@ -327,7 +327,7 @@ def test_a_wrong_setting_raises_before_training_and_names_the_right_one() -> Non
     with pytest.raises(ConfigError, match="replay"):
         Eco2AICallback(config(replay="no such file", simulated_gpus=0))
     with pytest.raises(TypeError, match="CarbonConfig"):
-        Eco2AICallback({"project_name": "x"})  # type: ignore[arg-type]
+        Eco2AICallback("project_name=x")  # type: ignore[arg-type]
 
 
 def test_a_machine_without_a_country_gets_the_world_average_one_warning_and_a_flag(
@@ -363,7 +363,8 @@ def test_tokens_rise_with_every_step_and_not_only_with_the_logs(tmp_path: Path) 
 
     class Watch(TrainerCallback):  # type: ignore[misc]
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            seen.append(callback._progress.progress().tokens)
+            assert callback._run is not None
+            seen.append(callback._run.progress.progress().tokens)
 
     trainer(tmp_path, callback, Watch(), max_steps=5, logging_strategy="no", include_num_input_tokens_seen=True).train()
     assert seen == [BATCH * 16 * (step + 1) for step in range(5)]
@@ -434,14 +435,13 @@ def test_ctrl_c_while_the_last_reading_is_awaited_leaves_no_port_open(tmp_path: 
     callback = Eco2AICallback(config())
 
     class Interrupted(Monitor):
-        def stop(self, state: RunState = "ended", wait: float = 0.5) -> None:
-            super().stop(state, wait)
+        def stop(self, state: RunState = "ended", reason: EndReason = "", wait: float = 0.5) -> None:
+            super().stop(state, reason, wait)
             raise KeyboardInterrupt
 
     def interrupt() -> None:
-        monitor, endpoint = callback._live.pop()
-        monitor.__class__ = Interrupted
-        callback._live.append((monitor, endpoint))
+        assert callback._run is not None
+        callback._run._monitor.__class__ = Interrupted
 
     with pytest.raises(KeyboardInterrupt):
         trainer(tmp_path, callback, At(5, interrupt)).train()

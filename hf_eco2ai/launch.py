@@ -1,0 +1,125 @@
+"""How the processes of one training agree on which run they are and what of their host they use."""
+
+import itertools
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from hf_eco2ai import wiring
+from hf_eco2ai.config import CarbonConfig
+from hf_eco2ai.exchange import Exchange, Store
+from hf_eco2ai.journal.format import HostUsed, host_totals, host_used
+from hf_eco2ai.journal.resume import Beginning, Checkpoint, fresh
+from hf_eco2ai.live import look_back
+from hf_eco2ai.ranks import Ranks, gpus_in_use
+
+logger = logging.getLogger("hf_eco2ai")
+
+_rounds = itertools.count()
+"""Trainings of this process; all ranks count alike, so that they find each other's keys."""
+
+
+def default_store() -> Store | None:
+    """The key-value store of torch.distributed, where that is set up; None without one. Loads nothing."""
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is None or not distributed.is_available() or not distributed.is_initialized():
+        return None
+    try:
+        # No public name for it yet; torch's own elastic training and accelerate use this one.
+        store: Store = sys.modules["torch.distributed.distributed_c10d"]._get_default_store()  # noqa: SLF001
+    except (KeyError, AttributeError, RuntimeError, ValueError):  # MPI has none.
+        return None
+    return store
+
+
+def exchange_of(ranks: Ranks, *, measures: bool, uses: str, fail: Callable[[str], None]) -> Exchange | None:
+    """A way to the other processes of this training; None where there are none."""
+    if ranks.world_size <= 1:
+        return None
+    store = default_store()
+    if store is None:
+        fail(
+            "The processes of this training have no key-value store in common (torch.distributed is not set up, or by MPI "
+            "alone): each host is a run of its own, and no budget stops them."
+        )
+        return None
+    exchange = Exchange(
+        store,
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+        host=wiring.hostname(),
+        measures=measures,
+        round=next(_rounds),
+        fail=fail,
+    )
+    exchange.join(uses)
+    return exchange
+
+
+class Place(NamedTuple):
+    """What a process knows of its part in a training, when it begins to measure."""
+
+    beginning: Beginning
+    host: str
+    """Its host's name; with its rank, where another host has the same (containers)."""
+    gpus: str | None = None
+    """Those that the ranks of this host compute on, as CUDA_VISIBLE_DEVICES would name them; None: all that it names."""
+    others: tuple[str, ...] = ()
+    """The other hosts. Only rank 0 knows."""
+
+
+def agree(exchange: Exchange | None, ranks: Ranks, config: CarbonConfig, checkpoint: Checkpoint | None) -> Place:
+    """Which run begins, and with whom. Rank 0 decides which it is; what a host had used before it also looks up itself."""
+    if exchange is None:
+        return Place(look_back(config, checkpoint), wiring.hostname())
+    if ranks.rank == 0:
+        beginning = look_back(config, checkpoint)
+        exchange.publish_run(_told(beginning))
+        said = exchange.uses_of_this_host(None)
+        host = exchange.name
+    else:
+        said = exchange.uses_of_this_host(None)
+        host = exchange.name
+        beginning = _follow(exchange.learn_run(), host, config, checkpoint)
+    # Without all ranks of this host there may be GPUs that nobody named, so nothing is narrowed.
+    uses = [(visible, tuple(indices)) for visible, indices in map(json.loads, said)]
+    gpus = gpus_in_use(uses) if exchange.complete else None
+    return Place(beginning, host, gpus, exchange.other_hosts() if ranks.rank == 0 else ())
+
+
+def _told(beginning: Beginning) -> str:
+    return json.dumps(
+        {
+            "run_id": beginning.run_id,
+            "started_unix": beginning.started_unix,
+            "launch": beginning.launch,
+            "parent": beginning.parent,
+            "inherited": [host_used(totals).model_dump(mode="json", exclude_none=True) for totals in beginning.inherited],
+        }
+    )
+
+
+def _follow(told: str | None, host: str, config: CarbonConfig, checkpoint: Checkpoint | None) -> Beginning:
+    """What begins on a host other than rank 0's: the run that rank 0 says, with what this host had used for it.
+
+    That is known from rank 0, and from this host's own journals, which may lie on another disk and tell more.
+    """
+    lead: dict[str, Any] | None = json.loads(told) if told else None
+    if lead is None:
+        return fresh(time.time())
+    beginning = Beginning(lead["run_id"], lead["started_unix"], lead["launch"], lead["parent"])
+    if not lead["inherited"]:
+        return beginning
+    own = look_back(config.model_copy(update={"run_id": lead["run_id"]}), checkpoint, host, lead["launch"])
+    known = [host_totals(HostUsed.model_validate(used)) for used in lead["inherited"]]
+    mine = [totals for totals in (*known, *own.inherited) if totals.host == host]
+    return replace(
+        beginning,
+        inherited=tuple(sorted(mine, key=lambda totals: totals.total.joules)[-1:]),
+        counts=own.counts,
+        attempt=own.attempt,
+    )
