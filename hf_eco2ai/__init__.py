@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from hf_eco2ai.errors import ConfigError, Eco2AIError
     from hf_eco2ai.outputs.report import Report
     from hf_eco2ai.records import Snapshot
+    from hf_eco2ai.tracked import TrackedRun, track
 
 _HOME = {
     "CarbonConfig": "hf_eco2ai.config",
@@ -22,9 +23,21 @@ _HOME = {
     "Eco2AIError": "hf_eco2ai.errors",
     "Report": "hf_eco2ai.outputs.report",
     "Snapshot": "hf_eco2ai.records",
+    "TrackedRun": "hf_eco2ai.tracked",
+    "track": "hf_eco2ai.tracked",
 }
 
-__all__ = ["CarbonConfig", "ConfigError", "Eco2AICallback", "Eco2AIError", "Report", "Snapshot", "__version__"]
+__all__ = [
+    "CarbonConfig",
+    "ConfigError",
+    "Eco2AICallback",
+    "Eco2AIError",
+    "Report",
+    "Snapshot",
+    "TrackedRun",
+    "__version__",
+    "track",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -280,7 +280,7 @@ class Exchange:
 
     @property
     def name(self) -> str:
-        """This process's host, as the others call it. Sure once all have joined."""
+        """What the others call the host of this process. Sure once all have joined."""
         self.other_hosts()
         return self._own_name
 

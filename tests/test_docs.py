@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from hf_eco2ai import CarbonConfig
+
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")]
 
@@ -30,3 +32,31 @@ def test_every_make_target_in_the_readme_exists() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in re.findall(r"\bmake ([a-z]+)", (ROOT / "README.md").read_text(encoding="utf-8")):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def _python(page: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / "docs" / page).read_text(encoding="utf-8"), re.DOTALL)
+
+
+def test_the_budgets_of_the_docs_are_right_settings() -> None:
+    (budgets,) = [block for block in _python("runs.md") if block.startswith("CarbonConfig")]
+    exec(budgets, {"CarbonConfig": CarbonConfig})  # noqa: S102 - our own page
+
+
+def test_the_loop_of_the_docs_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ECO2AI_PROMETHEUS_PORT", "0")
+    monkeypatch.setenv("HF_ECO2AI_CONSOLE_INTERVAL", "0")
+    (loop,) = [block for block in _python("runs.md") if "hf_eco2ai.track" in block]
+    evaluated: list[bool] = []
+    names = {
+        "data": [range(3), range(2)],
+        "step": sum,
+        "evaluate": lambda: evaluated.append(True),
+        "checkpoint": {},
+    }
+    exec(loop.replace("batch.numel()", "5"), names)  # noqa: S102 - our own page
+    assert evaluated == [True]
+    kept = names["checkpoint"]
+    assert isinstance(kept, dict)
+    assert (kept["hf_eco2ai"]["done"]["steps"], kept["hf_eco2ai"]["done"]["samples"]) == (2, 5)
+    assert kept["hf_eco2ai"]["done"]["tokens"] == 10

@@ -55,13 +55,20 @@ def test_every_setting_of_the_guide_exists_with_its_default_port() -> None:
     assert CarbonConfig().export_prometheus
 
 
+def test_budgets_only_warn_and_runs_are_kept_unless_told_otherwise() -> None:
+    assert CarbonConfig().budget_action == "warn"
+    assert CarbonConfig().journal_enabled
+
+
 def test_every_setting_says_what_it_is() -> None:
     assert all(field.description for field in CarbonConfig.model_fields.values())
 
 
 def test_the_command_line_help_is_the_golden_file(golden: Callable[[str, str], None]) -> None:
     runner = CliRunner()
-    commands = [[], *[[name] for name in cli.commands]]
+    commands: list[list[str]] = [[]]
+    for name, command in cli.commands.items():
+        commands += [[name], *([name, below] for below in getattr(command, "commands", ()))]
     said = [runner.invoke(cli, [*command, "--help"], prog_name="hf-eco2ai", terminal_width=100).output for command in commands]
     golden("cli-help.txt", "\n".join(said))
 
