@@ -25,7 +25,7 @@ test: $(VENV)/.dev system ## Install what the tests need and run them
 	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
 
 compat: $(COMPAT_VENV)/.dev ## The Trainer's tests with the newest transformers 4.x
-	$(COMPAT_VENV)/bin/python -m pytest -m trainer tests/trainer
+	$(COMPAT_VENV)/bin/python -m pytest -m trainer tests/trainer tests/survival/test_resume.py
 
 check: $(VENV)/.dev system ## The developer's gate: lint, types, import contracts, generated docs, tests
 	$(VENV)/bin/ruff check .
@@ -70,10 +70,11 @@ $(COMPAT_VENV)/.dev: pyproject.toml | $(COMPAT_VENV)/bin/python
 	$(COMPAT_VENV)/bin/python -m pip install --quiet --disable-pip-version-check 'transformers<5' -e '.[trainer,dev]'
 	@touch $@
 
-# The tests scrape with a real Prometheus and compile a stand-in for NVIDIA's driver library.
+# The tests scrape with a real Prometheus, compile a stand-in for NVIDIA's driver library, and play several hosts in network namespaces.
+SYSTEM = prometheus gcc libc6-dev iproute2 util-linux mount hostname
 system:
-	@for tool in prometheus promtool cc; do \
+	@for tool in prometheus promtool cc ip unshare mount hostname; do \
 	  command -v $$tool >/dev/null || { \
-	    echo "Installing Debian's packages prometheus, gcc and libc6-dev for the tests ..."; \
-	    $(SUDO) apt-get update -q && $(SUDO) apt-get install -y -q --no-install-recommends prometheus gcc libc6-dev; break; }; \
+	    echo "Installing Debian's packages $(SYSTEM) for the tests ..."; \
+	    $(SUDO) apt-get update -q && $(SUDO) apt-get install -y -q --no-install-recommends $(SYSTEM); break; }; \
 	done

@@ -3,19 +3,23 @@
 import http.client
 import resource
 import statistics
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
+from hf_eco2ai import wiring
+from hf_eco2ai.config import CarbonConfig, Environment
 from hf_eco2ai.devices import ReaderContext
 from hf_eco2ai.devices.cpu_model import CpuModel
 from hf_eco2ai.devices.dram_model import DramModel
 from hf_eco2ai.devices.simulated import Simulated
 from hf_eco2ai.footprint.table import Table
+from hf_eco2ai.journal.resume import fresh
 from hf_eco2ai.ledger import Ledger
+from hf_eco2ai.live import LiveRun
 from hf_eco2ai.monitor import Monitor
-from hf_eco2ai.outputs.labels import LabelRules
-from hf_eco2ai.outputs.server import Endpoint
 from hf_eco2ai.records import RunIdentity, Tariff
 from hf_eco2ai.run import RunProgress
 
@@ -81,31 +85,37 @@ def tick() -> Iterator[Row]:
 
 
 def share_of_a_core() -> Iterator[Row]:
-    """CPU time of our threads over half a minute in which the main thread trains, a scrape every 15 s, start-up left out."""
+    """CPU time of our threads over half a minute in which the main thread trains: sampler, journal, and a scrape every 15 s."""
     _train_until(time.monotonic() + 1)
-    monitor = make_monitor()
-    monitor.start("train")
-    endpoint = Endpoint(
-        "127.0.0.1",
-        0,
-        lambda: () if monitor.snapshot is None else (monitor.snapshot,),
-        LabelRules(),
-        compression=True,
-        fail=monitor.fail,
-    )
-    connection = http.client.HTTPConnection(str(endpoint.url).removeprefix("http://"))
-    _scrape(connection)
-    threads = [thread for thread in threading.enumerate() if thread.name.startswith("hf_eco2ai")]
-    clocks = [time.pthread_getcpuclockid(thread.ident) for thread in threads if thread.ident]
-    before, began = sum(map(time.clock_gettime, clocks)), time.monotonic()
-    for _ in range(2):
-        _train_until(time.monotonic() + SECONDS / 2)
+    with tempfile.TemporaryDirectory() as folder:
+        config = CarbonConfig(
+            country="DE",
+            simulated_gpus=GPUS,
+            electricity_price_per_kwh=0.3,
+            gpu_price_per_hour=2.5,
+            pue=1.2,
+            carbon_budget_kg=5,
+            runs_dir=Path(folder),
+            prometheus_port=0,
+            console_interval=0,
+        )
+        context = wiring.reader_context(config, Environment.read())
+        run = LiveRun(config, fresh(time.time()), wiring.grid(config), context, model_name="bench", trainer="bench")
+        run.progress.begin(global_step=0, max_steps=10**9, batch_samples=8, epoch_size=None, tokens=0, flops=0.0)
+        run.start("train")
+        connection = http.client.HTTPConnection(str(run.metrics_url).removeprefix("http://").removesuffix("/metrics"))
         _scrape(connection)
-    used, elapsed = sum(map(time.clock_gettime, clocks)) - before, time.monotonic() - began
-    monitor.stop()
-    connection.close()
-    endpoint.stop()
-    yield f"share of one core, {GPUS} GPUs, every 1 s, while training, scraped every 15 s", 100 * used / elapsed, "%", 0.1
+        threads = [thread for thread in threading.enumerate() if thread.name.startswith("hf_eco2ai")]
+        clocks = [time.pthread_getcpuclockid(thread.ident) for thread in threads if thread.ident]
+        before, began = sum(map(time.clock_gettime, clocks)), time.monotonic()
+        for _ in range(2):
+            _train_until(time.monotonic() + SECONDS / 2)
+            _scrape(connection)
+        used, elapsed = sum(map(time.clock_gettime, clocks)) - before, time.monotonic() - began
+        run.close("ended")
+        connection.close()
+    what = f"share of one core, {GPUS} GPUs, every 1 s, while training, scraped every 15 s, with its journal"
+    yield what, 100 * used / elapsed, "%", 0.1
 
 
 def _train_until(end: float) -> None:

@@ -119,6 +119,18 @@ class Eco2AICallback(TrainerCallback, ExportableState):  # type: ignore[misc]
             return waiting[0].config
         return CarbonConfig(**kept)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What of it can be copied or pickled, also while it measures: a run stays with the callback that has it."""
+        return {
+            **self.__dict__,
+            "_live": deque(),
+            "_exchange": None,
+            "_presence": None,
+            "_trainer_state": None,
+            "_tried_state": None,
+            "_at_exit": None,
+        }
+
     def _waits(self) -> bool:
         """Whether it measures nothing, and no other has taken its place."""
         return not self._live and self._successor is None

@@ -52,6 +52,14 @@ def _name(value: str) -> str:
     return value.strip()
 
 
+def _folder(value: Path) -> Path:
+    """Absolute, so that it stays the same when the program changes its directory."""
+    try:
+        return value.expanduser().absolute()
+    except RuntimeError:
+        raise ValueError("should be a folder of a user that exists") from None
+
+
 def _address(value: str) -> str:
     return value.strip().removeprefix("[").removesuffix("]")
 
@@ -130,7 +138,7 @@ class CarbonConfig(BaseSettings):
     journal_interval: float = Field(
         5.0, ge=1, le=3600, description="Time between two lines of the journal (s); a crash loses at most so much"
     )
-    runs_dir: Path | None = Field(
+    runs_dir: Annotated[Path, AfterValidator(_folder)] | None = Field(
         None,
         description="Folder of the journals; unset: `/var/lib/hf-eco2ai/runs` if it may be written, else the user's data folder",
     )
@@ -225,6 +233,8 @@ class Environment:
     cuda_device_order: str | None = None
     launcher: Mapping[str, str] = field(default_factory=dict)
     """Variables that torchrun, MPI and SLURM set, for `Ranks.of`."""
+    restart: str = ""
+    """Which restart of torchrun's processes it is."""
     job: str = ""
     """The scheduler's job, which keeps its id when it is requeued; empty without a scheduler."""
 
@@ -233,7 +243,8 @@ class Environment:
         """As of now."""
         launcher = {name: value for name, value in os.environ.items() if name.startswith(_LAUNCHERS) or name in _RANKS}
         job = os.environ.get("SLURM_JOB_ID") or os.environ.get("PBS_JOBID") or os.environ.get("LSB_JOBID") or ""
-        return cls(os.environ.get("CUDA_VISIBLE_DEVICES"), os.environ.get("CUDA_DEVICE_ORDER"), launcher, job)
+        restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "")
+        return cls(os.environ.get("CUDA_VISIBLE_DEVICES"), os.environ.get("CUDA_DEVICE_ORDER"), launcher, restart, job)
 
 
 _RANKS = frozenset({"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"})

@@ -4,7 +4,7 @@ They talk through the key-value store that `torch.distributed` has anyway, not b
 synchronisation, and hang with a dead rank. Every wait here has an end, and after a first failure of the store this process
 asks it no more. A failure costs figures, or the stop at the budget; never the training.
 
-Keys, all under `hf_eco2ai/<round>/`::
+Keys, all under `hf_eco2ai/<training>/`::
 
     present                number of ranks that joined
     on/<host>, on/<host>/3 number of ranks of a host, and what the third of them said of its GPUs
@@ -117,10 +117,10 @@ class Vote:
 class Exchange:
     """One process's side of it, for one training.
 
-    `round` 0 is the first training that this process begins, 1 the next; all ranks count alike. Every rank calls `join` and
-    `begin` once, when training begins, and after every step `due` and, where that is true, `consult`. No method raises.
-    `fail` is told once per cause what is lost and what the user can do. `wait_seconds` is how long a vote is waited for, and
-    any one answer of the store.
+    `training` is a name that its ranks have in common, and that no other training has which uses the same store. Every rank calls
+    `join` and `begin` once, when training begins, and after every step `due` and, where that is true, `consult`. No method
+    raises. `fail` is told once per cause what is lost and what the user can do. `wait_seconds` is how long a vote is waited for,
+    and any one answer of the store.
 
     How a vote goes. At a check point rank 0 writes whether to stop, and which step will be the check point after the next. At
     the next check point every rank reads that and acts on it. So all stop after the same step, and all know the coming check
@@ -151,7 +151,7 @@ class Exchange:
         world_size: int,
         host: str,
         measures: bool,
-        round: int,  # noqa: A002 - the plain word; the builtin is not needed here
+        training: str,
         fail: Callable[[str], None],
         now: Callable[[], float] = time.monotonic,
         pause: Callable[[float], object] = time.sleep,
@@ -164,7 +164,7 @@ class Exchange:
         self._world_size = world_size
         self._host = host
         self._measures = measures
-        self._prefix = f"hf_eco2ai/{round}"
+        self._prefix = f"hf_eco2ai/{training}"
         self._fail = fail
         self._now = now
         self._pause = pause

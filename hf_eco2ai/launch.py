@@ -1,6 +1,5 @@
 """How the processes of one training agree on which run they are and what of their host they use."""
 
-import itertools
 import json
 import logging
 import sys
@@ -10,8 +9,8 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from hf_eco2ai import wiring
-from hf_eco2ai.config import CarbonConfig
-from hf_eco2ai.exchange import Exchange, Store
+from hf_eco2ai.config import CarbonConfig, Environment
+from hf_eco2ai.exchange import STORE_ERRORS, Exchange, Store, in_thread
 from hf_eco2ai.journal.format import HostUsed, host_totals, host_used
 from hf_eco2ai.journal.resume import Beginning, Checkpoint, fresh
 from hf_eco2ai.live import look_back
@@ -19,8 +18,8 @@ from hf_eco2ai.ranks import Ranks, gpus_in_use
 
 logger = logging.getLogger("hf_eco2ai")
 
-_rounds = itertools.count()
-"""Trainings of this process; all ranks count alike, so that they find each other's keys."""
+STORE_SECONDS = 10.0
+"""So long the store may take to answer."""
 
 
 def default_store() -> Store | None:
@@ -47,17 +46,35 @@ def exchange_of(ranks: Ranks, *, measures: bool, uses: str, fail: Callable[[str]
             "alone): each host is a run of its own, and no budget stops them."
         )
         return None
+    training = _training(store, ranks)
+    if training is None:
+        fail("The key-value store of torch.distributed does not answer: this host is a run of its own, and no budget stops it.")
+        return None
     exchange = Exchange(
         store,
         rank=ranks.rank,
         world_size=ranks.world_size,
         host=wiring.hostname(),
         measures=measures,
-        round=next(_rounds),
+        training=training,
         fail=fail,
     )
     exchange.join(uses)
     return exchange
+
+
+def _training(store: Store, ranks: Ranks) -> str | None:
+    """A name that this training's ranks have in common, and no other training has that used or uses the store.
+
+    torchrun's agent keeps the store when it restarts its processes, so what they left is told apart by the restart, and by how
+    often each rank has begun: all begin the same trainings, one after the other.
+    """
+    restart = Environment.read().restart
+    key = f"hf_eco2ai/{restart}/{ranks.world_size}"
+    try:
+        return f"{restart}/{ranks.world_size}/{in_thread(lambda: store.add(f'{key}/begun/{ranks.rank}', 1), STORE_SECONDS)}"
+    except STORE_ERRORS:
+        return None
 
 
 class Place(NamedTuple):
@@ -98,6 +115,7 @@ def _told(beginning: Beginning) -> str:
             "started_unix": beginning.started_unix,
             "launch": beginning.launch,
             "parent": beginning.parent,
+            "attempts_before": beginning.attempts_before,
             "inherited": [host_used(totals).model_dump(mode="json", exclude_none=True) for totals in beginning.inherited],
         }
     )
@@ -111,7 +129,9 @@ def _follow(told: str | None, host: str, config: CarbonConfig, checkpoint: Check
     lead: dict[str, Any] | None = json.loads(told) if told else None
     if lead is None:
         return fresh(time.time())
-    beginning = Beginning(lead["run_id"], lead["started_unix"], lead["launch"], lead["parent"])
+    beginning = Beginning(
+        lead["run_id"], lead["started_unix"], lead["launch"], lead["parent"], attempts_before=lead["attempts_before"]
+    )
     if not lead["inherited"]:
         return beginning
     own = look_back(config.model_copy(update={"run_id": lead["run_id"]}), checkpoint, host, lead["launch"])

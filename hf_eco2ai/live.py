@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -65,7 +66,7 @@ def look_back(config: CarbonConfig, checkpoint: Checkpoint | None, host: str = "
 
     def is_rival(attempt: Attempt) -> bool:
         header = attempt.header
-        if attempt.state != "running" or launch or not header.leads or header.process == own:
+        if attempt.state != "running" or launch or not header.leads or header.process.is_same(own):
             return False
         # Of another host only silence tells, and that takes a while. But one job does not run twice at a time.
         return not (job and header.job == job and header.host != here.host)
@@ -83,8 +84,9 @@ def look_back(config: CarbonConfig, checkpoint: Checkpoint | None, host: str = "
     )
     if beginning.parent and not beginning.resumes:
         logger.warning(
-            "Run %s still goes on in another process, or is not the one that run_id asks for: this is the new run %s, which "
-            "names it as its parent and begins at zero.",
+            "Run %s, whose checkpoint this is, still goes on in another process as far as its journal tells, or is not the one "
+            "that run_id asks for: this is the new run %s, which names it as its parent and begins at zero. If that process is "
+            "dead, begin again when `hf-eco2ai runs` says `lost`.",
             beginning.parent,
             beginning.run_id,
         )
@@ -127,6 +129,7 @@ class LiveRun:
         self._pid = os.getpid()
         # One process judges, since only one knows what all hosts have used.
         self.budgets: Budgets = wiring.budgets(config, self._inherited, self._say if self.leads else None)
+        self._folder, no_folder = _folder_of(config)
         self._spending = self._make_spending()
         self._next_spending = 0.0
         self._journal: Journal | None = None
@@ -147,6 +150,8 @@ class LiveRun:
         self.mark = self._monitor.mark
         self.fail = self._monitor.fail
         self._last: Snapshot | None = None
+        if no_folder:
+            self.fail(Failure("journal_failed", "no runs folder", f"This run is not kept on disk: {no_folder}."))
 
     @property
     def leads(self) -> bool:
@@ -172,8 +177,8 @@ class LiveRun:
     def start(self, phase: Phase) -> None:
         """Open the journal and the port, and take the first reading."""
         config = self._config
-        if config.journal_enabled:
-            folder = runs_folder(config.runs_dir)
+        if self._folder is not None:
+            folder = self._folder
             own = wiring.own_process(self._here)
             self._neighbours = Neighbours(folder, self._here, own, self.beginning.launch, self._context.now, self._refuse)
             self._journal = Journal(
@@ -259,6 +264,7 @@ class LiveRun:
             run_id=self.identity.run_id,
             started_unix=self.identity.started_unix,
             global_step=global_step,
+            attempts_before=self.beginning.attempts_before,
         )
 
     # The sampler's and the journal's threads
@@ -290,9 +296,9 @@ class LiveRun:
         config = self._config
         needed = config.budget_scope == "project" or config.budget_period != "none"
         has_budget = config.carbon_budget_kg or config.energy_budget_kwh or config.cost_budget
-        if not (needed and has_budget and config.journal_enabled and self.leads):
+        if not (needed and has_budget and self.leads) or self._folder is None:
             return None
-        folder = RunsFolder(runs_folder(config.runs_dir), self._here, self._refuse)
+        folder = RunsFolder(self._folder, self._here, self._refuse)
         return Spending(folder, config.project_name, self.identity.run_id, config.currency, launch=self.beginning.launch)
 
     def _header(self, first: Snapshot) -> Header:
@@ -316,6 +322,7 @@ class LiveRun:
             config=wiring.settings(self._config),
             software=wiring.software(),
             inherited=[lines.host_used(totals) for totals in first.inherited],
+            attempts_before=self.beginning.attempts_before,
             done_before=lines.done(self.beginning.counts) if self.beginning.counts is not None else lines.Done(),
         )
 
@@ -334,6 +341,16 @@ def _sum(hosts: tuple[HostTotals, ...]) -> Footprint:
     for totals in hosts:
         total += totals.total
     return total
+
+
+def _folder_of(config: CarbonConfig) -> tuple[Path | None, str]:
+    """Where the run is kept; else None, and why it is not if it should be."""
+    if not config.journal_enabled:
+        return None, ""
+    try:
+        return runs_folder(config.runs_dir), ""
+    except OSError as error:
+        return None, str(error.strerror)
 
 
 def _refuse(refused: Refused) -> None:

@@ -24,7 +24,7 @@ def measure_command(argv: Sequence[str], config: CarbonConfig) -> int:
     """Run a command and measure it. Returns the exit code to pass on.
 
     Of the tasks of one host (`srun`, `mpirun`) only the first measures; the others just run. With `budget_action="stop"` a spent
-    budget sends the command a SIGTERM, once.
+    budget sends the command and its process group a SIGTERM, once.
 
     Raises:
         ConfigError: a setting is wrong; then the command has not been started.
@@ -37,12 +37,14 @@ def measure_command(argv: Sequence[str], config: CarbonConfig) -> int:
     grid = wiring.grid(config)
     tree = ProcessTree()
     child: list[int] = []
+    stopped: list[bool] = []
 
     def usage() -> TreeUsage:
         # The sampler asks once a tick, so a budget that is spent is seen here.
         if run.budgets.exhausted and child:
+            stopped.append(True)
             with suppress(ProcessLookupError, PermissionError):
-                os.kill(child.pop(), signal.SIGTERM)
+                os.killpg(child.pop(), signal.SIGTERM)  # The command leads a group: a script's programs end with it.
         return tree.usage()
 
     # Commands on several hosts do not know of each other, so each host's is a run of its own, and leads it.
@@ -63,7 +65,6 @@ def measure_command(argv: Sequence[str], config: CarbonConfig) -> int:
         code = INTERRUPTED
     finally:
         with suppress(KeyboardInterrupt):  # The command's exit code is not lost to a second Ctrl-C.
-            stopped = run.budgets.exhausted and code == TERMINATED
             run.close("ended" if code == 0 or stopped else "failed", "budget" if stopped else _reason(code))
         if run.snapshot is not None:
             say(Report(run.snapshot).text(terminal.columns()))

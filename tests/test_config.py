@@ -329,7 +329,7 @@ def test_the_runs_folder_may_be_given_as_text(environment: SetEnvironment) -> No
     environment("HF_ECO2AI_RUNS_DIR", "/somewhere/else")
 
     assert CarbonConfig().runs_dir == Path("/somewhere/else")
-    assert CarbonConfig(runs_dir="here").runs_dir == Path("here")
+    assert CarbonConfig(runs_dir="here").runs_dir == Path.cwd() / "here"
 
 
 # Places
@@ -501,3 +501,17 @@ def test_a_wrong_place_names_the_nearest(wrong: dict[str, str], right: str) -> N
 
 def test_an_address_may_be_written_in_brackets() -> None:
     assert CarbonConfig(prometheus_host=" [::1] ").prometheus_host == "::1"
+
+
+def test_a_runs_dir_stays_the_same_when_the_program_changes_its_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = CarbonConfig(runs_dir="runs")
+    monkeypatch.chdir("/")
+    assert config.runs_dir == tmp_path / "runs"
+
+
+def test_a_runs_dir_of_a_user_who_does_not_exist_is_a_wrong_setting() -> None:
+    with pytest.raises(ConfigError, match="runs_dir"):
+        CarbonConfig(runs_dir="~no-such-user-anywhere/runs")

@@ -309,3 +309,24 @@ def test_the_first_rank_of_another_host_leads_its_own_run(tmp_path: Path) -> Non
     header, last = journal(tmp_path)
     assert header.leads
     assert json.loads(last.model_dump_json())["state"] == "ended"
+
+
+# The budget
+
+BUDGET = ["--set", "energy_budget_kwh=1e-9", "--set", "budget_action=stop"]
+
+
+def test_a_spent_budget_stops_a_script_and_the_programs_it_runs(tmp_path: Path) -> None:
+    script = f"echo $$ > {tmp_path}/script; sleep 600 & echo $! > {tmp_path}/program; wait"
+    done = monitored("sh", "-c", script, settings=BUDGET)
+    assert done.returncode == 143
+    assert outcome(tmp_path) == ("end", "ended", "budget")
+    for name in ("script", "program"):
+        pid = int((tmp_path / name).read_text())
+        until(lambda pid=pid: read.process_started(pid) is None, of=f"the end of the {name}")  # type: ignore[misc]
+
+
+def test_a_command_that_ends_in_its_own_way_at_a_spent_budget_was_stopped_by_it_all_the_same(tmp_path: Path) -> None:
+    done = monitored("sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.01; done", settings=BUDGET)
+    assert done.returncode == 0
+    assert outcome(tmp_path) == ("end", "ended", "budget")

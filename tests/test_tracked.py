@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 import hf_eco2ai
+from hf_eco2ai import CarbonConfig
 from hf_eco2ai.errors import ConfigError
 from hf_eco2ai.journal import read
 from hf_eco2ai.journal.format import Header, Totals
@@ -225,7 +226,7 @@ def test_a_loop_is_told_to_stop_when_its_budget_is_spent(tmp_path: Path, caplog:
     assert shown(run).total.joules >= 1.0
     assert (end_line(tmp_path).state, end_line(tmp_path).end_reason) == ("ended", "budget")
     assert "of the energy budget of this run is spent" in caplog.text
-    assert "Training stops." in caplog.text
+    assert "It is asked to stop." in caplog.text
 
 
 def test_a_spent_budget_that_only_warns_stops_nothing(tmp_path: Path) -> None:
@@ -535,3 +536,17 @@ print(*sys.modules)
 @pytest.fixture(autouse=True)
 def our_logger(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, "hf_eco2ai")
+
+
+def test_without_a_home_directory_all_is_measured_and_one_line_says_what_to_set(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = CarbonConfig(prometheus_port=0, country="DE", simulated_gpus=1, console_interval=0)
+    nowhere = config.model_copy(update={"runs_dir": Path("~no-such-user-anywhere/runs")})  # As platformdirs finds it then.
+    with hf_eco2ai.track(config=nowhere) as run:
+        run.step(samples=1)
+    assert shown(run).progress.samples == 1
+    assert dict(shown(run).errors)["journal_failed"] == 1
+    assert [record.message for record in caplog.records] == [
+        "This run is not kept on disk: there is no home directory; set HF_ECO2AI_RUNS_DIR to a folder that can be written."
+    ]

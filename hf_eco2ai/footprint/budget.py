@@ -129,7 +129,7 @@ class Budgets:
             whose = ("the project" if of_project else "this run") + _WORDS[status.period]
             then = ""
             if reached[-1] >= 1:
-                then = " Training stops." if self._stops else " Set budget_action='stop' to stop such runs."
+                then = " It is asked to stop." if self._stops else " Set budget_action='stop' to stop such runs."
             self._say(
                 f"{math.floor(100 * status.used_ratio)} % of the {status.kind} budget of {whose} is spent: "
                 f"{self._amount(status.kind, status.spent)} of {self._amount(status.kind, status.limit)}.{then}"

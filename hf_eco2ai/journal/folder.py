@@ -1,5 +1,6 @@
 """The folder of journals: where it is, which runs are in it, and who else uses this host's devices."""
 
+import errno
 import itertools
 import math
 import os
@@ -29,12 +30,22 @@ RECENT_SECONDS = 7200.0
 
 
 def runs_folder(setting: Path | None, system: Path = SYSTEM_FOLDER) -> Path:
-    """Where journals go: as set, else the host's own folder where that may be written, else the user's."""
-    if setting is not None:
-        return setting.expanduser()
-    if os.access(system, os.W_OK | os.X_OK):
+    """Where journals go: as set, else the host's own folder where that may be written, else the user's.
+
+    Raises:
+        OSError: the user has no home directory, as in some containers.
+
+    """
+    if setting is None and os.access(system, os.W_OK | os.X_OK):
         return system
-    return Path(platformdirs.user_data_dir("hf-eco2ai", appauthor=False)) / "runs"
+    try:
+        if setting is not None:
+            return setting.expanduser().absolute()
+        return Path(platformdirs.user_data_dir("hf-eco2ai", appauthor=False)) / "runs"
+    except RuntimeError as error:
+        raise OSError(
+            errno.ENOENT, "there is no home directory; set HF_ECO2AI_RUNS_DIR to a folder that can be written"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -225,7 +236,13 @@ class RunsFolder:
         except OSError as error:
             self._refuse(Refused(path, None, error.strerror or str(error)))
             return None
-        return Attempt(path, header, line, read.state(header, line, self._here, status.st_mtime), status.st_size)
+        return Attempt(
+            path,
+            header,
+            line,
+            read.state(header, line, self._here, status.st_mtime, lambda: read.is_locked(path)),
+            status.st_size,
+        )
 
     def runs(self) -> list[Run]:
         """All runs, the newest last."""
@@ -241,7 +258,8 @@ def _grouped(attempts: Iterable[Attempt]) -> list[Run]:
     groups: dict[str, list[Attempt]] = {}
     for attempt in distinct(attempts):
         groups.setdefault(attempt.header.run.run_id, []).append(attempt)
-    runs = [Run(tuple(sorted(group, key=lambda a: (a.header.at_unix, a.header.attempt)))) for group in groups.values()]
+    runs = [Run(tuple(sorted(group, key=_order))) for group in groups.values()]
+    # Clocks may differ, and be set back: where one attempt goes on with another, its header says so.
     return sorted(runs, key=lambda run: run.attempts[0].header.run.started_unix or run.attempts[0].header.at_unix)
 
 
@@ -263,6 +281,10 @@ class _Met(NamedTuple):
     changed_unix: float
 
 
+def _order(attempt: Attempt) -> tuple[int, float, int]:
+    return attempt.header.attempts_before, attempt.header.at_unix, attempt.header.attempt
+
+
 class Neighbours:
     """Who else measures this host's devices: the claims of the live journals of the folder, but our own.
 
@@ -275,7 +297,8 @@ class Neighbours:
     ) -> None:
         self._folder = folder
         self._here = here
-        self._own = (own, launch)
+        self._own = own
+        self._launch = launch
         self._now = now
         self._refuse = refuse
         self._listed_at: int | None = None
@@ -331,10 +354,13 @@ class Neighbours:
         if header is None and not refused:
             return False  # It is being written just now.
         self._known.add(path.name)
-        if header is not None and (header.process, header.launch) != self._own and self._is_of_this_machine(header):
+        if header is not None and not self._is_own(header) and self._is_of_this_machine(header):
             self._over.pop(path, None)  # Deleted and made again: the run has been there all the time.
             self._live[path] = _Met(header, header.at_unix)
         return True
+
+    def _is_own(self, header: Header) -> bool:
+        return header.launch == self._launch and header.process.is_same(self._own)
 
     def _is_of_this_machine(self, header: Header) -> bool:
         """By the boot, which containers of one machine have in common."""
@@ -351,7 +377,7 @@ class Neighbours:
         except OSError:
             line = None  # A hiccup of the file system is not the end of a run: without a line the process tells.
         self._live[path] = _Met(header, changed)
-        if read.state(header, line, self._here, changed) == "running":
+        if read.state(header, line, self._here, changed, lambda: read.is_locked(path)) == "running":
             return None
         return self._now() if line is None else line.monotonic
 

@@ -165,6 +165,11 @@ class ProcessIdentity(Model):
     started: Figure = Field(default=0.0, description="When the process began, in seconds after boot (/proc/<pid>/stat)")
     boot_id: Text = Field(default="", description="/proc/sys/kernel/random/boot_id")
     pid_namespace: Text = Field(default="", description="/proc/self/ns/pid; a pid means something only within it")
+    locks: bool = Field(default=False, description="Whether it holds a lock on the file (flock), which ends with it")
+
+    def is_same(self, other: "ProcessIdentity") -> bool:
+        """Whether both are one process, whatever it holds."""
+        return self.model_copy(update={"locks": other.locks}) == other
 
 
 class HeaderDevice(Model):
@@ -229,6 +234,7 @@ class Header(Model):
     software: dict[Text, Text] = Field(default={}, description="Versions")
     inherited: list[HostUsed] = Field(default=[], description="What the run had used before this attempt, by host")
     done_before: Done = Field(default=Done(), description="What the run had done before this attempt")
+    attempts_before: int = Field(default=0, description="Attempts that came before this one, one after the other, on any host")
 
 
 class DeviceNow(Model):

@@ -7,13 +7,17 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
-from typing import BinaryIO, Literal, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from hf_eco2ai.journal.format import FORMAT, Header, Line, Totals, checked
 from hf_eco2ai.records import RunState
+
+fcntl: Any = import_module("fcntl") if os.name == "posix" else None
+
 
 LONGEST_LINE = 4 << 20
 """Bytes. A line of 64 GPUs is some 30 kB, and so is one of 15 hosts with 8 each; what is longer than this is none of ours."""
@@ -413,11 +417,35 @@ def _is_hidden(pid: int) -> bool:
     return False  # It began just now.
 
 
-def state(header: Header, line: Totals | None, here: Here, changed_unix: float, now_unix: float | None = None) -> RunState:
+def is_locked(path: Path) -> bool | None:
+    """Whether a living process holds the lock of a journal; None where that cannot be told.
+
+    The kernel ends the lock with the process, in whatever container that was. It does not reach other machines.
+    """
+    if fcntl is None:
+        return None
+    try:
+        with _open(path) as file:
+            fcntl.flock(file.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return None
+    return False
+
+
+def state(
+    header: Header,
+    line: Totals | None,
+    here: Here,
+    changed_unix: float,
+    locked: Callable[[], bool | None] = lambda: None,
+    now_unix: float | None = None,
+) -> RunState:
     """What has become of the run of a journal, whose file last changed at `changed_unix`.
 
-    On the same boot of the same machine the process tells: if it is gone without an end line, the run is lost. Elsewhere, and
-    across containers, silence does.
+    On the same boot of the same machine the process tells: if it is gone without an end line, the run is lost. In another
+    container of that machine its lock on the file does (`locked`). Elsewhere silence does.
     """
     if line is not None and line.type == "end":
         return line.state
@@ -429,6 +457,9 @@ def state(header: Header, line: Totals | None, here: Here, changed_unix: float, 
                 return "lost"
             if not math.isnan(started):
                 return "running" if abs(started - writer.started) < 1 else "lost"
+        held = locked() if writer.locks else None
+        if held is not None:
+            return "running" if held else "lost"
     elif writer.boot_id and here.boot_id and header.host == here.host:
         return "lost"  # The machine has been booted since.
     last_sign = max(changed_unix, header.at_unix if line is None else line.at_unix)

@@ -24,6 +24,7 @@ class Checkpoint(Model):
     run_id: str
     started_unix: float = 0.0
     global_step: int = 0
+    attempts_before: int = 0
     hosts: list[HostUsed] = Field(default=[])
     done: Done = Done()
 
@@ -33,13 +34,21 @@ class Checkpoint(Model):
 
     @classmethod
     def of(
-        cls, hosts: tuple[HostTotals, ...], counts: Counts, *, run_id: str, started_unix: float, global_step: int
+        cls,
+        hosts: tuple[HostTotals, ...],
+        counts: Counts,
+        *,
+        run_id: str,
+        started_unix: float,
+        global_step: int,
+        attempts_before: int = 0,
     ) -> "Checkpoint":
         """From records."""
         return cls(
             run_id=run_id,
             started_unix=started_unix,
             global_step=global_step,
+            attempts_before=attempts_before,
             hosts=[lines.host_used(totals) for totals in hosts],
             done=lines.done(counts),
         )
@@ -66,6 +75,8 @@ class Beginning:
     inherited: tuple[HostTotals, ...] = ()
     counts: Counts | None = None
     attempt: int = 1
+    attempts_before: int = 0
+    """One after the other, on any host. Orders attempts, as clocks of different hosts do not."""
 
     @property
     def resumes(self) -> bool:
@@ -108,7 +119,14 @@ def begin(
         inherited=_inherited(checkpoint, found),
         counts=_counts(checkpoint, found),
         attempt=1 + max((a.header.attempt for a in found.attempts), default=0) if found is not None else 1,
+        attempts_before=_attempts_before(checkpoint, found),
     )
+
+
+def _attempts_before(checkpoint: Checkpoint | None, found: Run | None) -> int:
+    known = [checkpoint.attempts_before] if checkpoint is not None else []
+    known += [attempt.header.attempts_before for attempt in found.attempts] if found is not None else []
+    return 1 + max(known)
 
 
 def _started(now_unix: float, checkpoint: Checkpoint | None, found: Run | None) -> float:

@@ -8,13 +8,17 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote
 
 from hf_eco2ai.journal.format import Header, Totals, to_bytes, totals_line
 from hf_eco2ai.journal.read import head
 from hf_eco2ai.records import Failure, Snapshot
+
+fcntl: Any = import_module("fcntl") if os.name == "posix" else None
+
 
 SUFFIX = ".ndjson"
 MOST_ATTEMPTS = 100_000
@@ -87,6 +91,7 @@ class File:
         """A new file with its header, or none at all: without a header it would be of no use to anyone."""
         self._open(path, os.O_CREAT | os.O_EXCL)
         self._torn = False
+        header = header.model_copy(update={"process": header.process.model_copy(update={"locks": self._lock()})})
         try:
             self._write(to_bytes(header))
         except (OSError, ValueError):
@@ -105,10 +110,11 @@ class File:
             self._make(self.path, self.header)
         except FileExistsError:
             written = head(self.path)
-            if written is None or written.launch != self.header.launch or written.process != self.header.process:
+            if written is None or written.launch != self.header.launch or written.process.pid != self.header.process.pid:
                 self.begin(self.header)  # Another journal has taken the name meanwhile.
             else:
                 self._open(self.path, 0)
+                self._lock()
 
     def _is_there(self) -> bool:
         if self._fd is None:
@@ -126,6 +132,16 @@ class File:
         if is_shared:
             with suppress(OSError):  # A file system without modes.
                 self._files.fchmod(self._fd, 0o640)  # Whatever the umask says: the daemon of the group must be able to read it.
+
+    def _lock(self) -> bool:
+        """Hold the file as long as the process lives, which other containers of the machine cannot see otherwise."""
+        if fcntl is None or self._fd is None:
+            return False
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:  # A file system without locks.
+            return False
+        return True
 
     def _write(self, line: bytes) -> None:
         if self._fd is None:

@@ -67,7 +67,7 @@ def exchanges(hosts: list[str], said: list[str]) -> list[Exchange]:
     found = []
     for rank, (host, uses) in enumerate(zip(hosts, said, strict=True)):
         store = connect("127.0.0.1", server.port, None, False, patience, False) if rank else server
-        exchange = Exchange(store, rank=rank, world_size=len(hosts), host=host, measures=True, round=0, fail=pytest.fail)
+        exchange = Exchange(store, rank=rank, world_size=len(hosts), host=host, measures=True, training="0", fail=pytest.fail)
         exchange.join(uses)
         found.append(exchange)
     return found

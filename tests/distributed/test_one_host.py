@@ -106,4 +106,4 @@ def test_a_sound_training_says_nothing_but_its_budget(group: Group) -> None:
         for rank, report in reports.items():
             others = [message for message in report["warnings"] if "% of the energy budget of this run is spent" not in message]
             assert others == [], (training, rank)
-    assert json.dumps(group.reports["stopped"][0]["warnings"]).count("Training stops.") == 1
+    assert json.dumps(group.reports["stopped"][0]["warnings"]).count("It is asked to stop.") == 1

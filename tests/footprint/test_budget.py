@@ -201,7 +201,7 @@ def test_training_stops_at_a_spent_budget_only_where_that_was_asked_for() -> Non
         assert not judged.budgets.exhausted
         judged.spent(kg(1.0))
         assert judged.budgets.exhausted is stops
-        assert judged.said[-1].endswith("Training stops." if stops else "to stop such runs.")
+        assert judged.said[-1].endswith("It is asked to stop." if stops else "to stop such runs.")
 
 
 def test_one_spent_budget_of_several_is_enough() -> None:

@@ -429,3 +429,8 @@ def test_a_claim_is_what_a_share_is_made_of(tmp_path: Path) -> None:
     neighbour(tmp_path)
     (claim,) = Watching(tmp_path).neighbours.look()
     assert claim == Claim(snapshot().devices[0].device.claim, 99.5, math.inf)
+
+
+def test_a_user_without_a_home_is_told_what_to_set() -> None:
+    with pytest.raises(OSError, match="HF_ECO2AI_RUNS_DIR"):
+        runs_folder(Path("~no-such-user-anywhere/runs"))

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from hf_eco2ai.journal import read as journals
 from hf_eco2ai.journal.format import FORMAT, Header, Totals, to_bytes
 from hf_eco2ai.journal.read import (
     LONGEST_LINE,
@@ -516,3 +517,44 @@ def test_a_process_that_proc_really_hides_is_not_taken_for_dead() -> None:
 def test_what_the_kernel_does_not_say_is_empty(tmp_path: Path) -> None:
     nowhere = Here.now("node1", tmp_path)
     assert (nowhere.boot_id, nowhere.pid_namespace) == ("", "")
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from hf_eco2ai.journal.write import File
+from tests.journal import make
+file = File(Path(sys.argv[1]))
+print(file.begin(make.header()).process.locks, flush=True)
+time.sleep(600)
+"""
+
+
+def test_in_another_container_the_lock_of_its_writer_tells_whether_a_run_lives(tmp_path: Path) -> None:
+    """The process number means nothing there, and the file is old, but only the end of the process ends its lock."""
+    root = Path(__file__).parents[2]
+    writer = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], cwd=root, stdout=subprocess.PIPE, text=True)
+    try:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "True\n"
+        (path,) = tmp_path.iterdir()
+        written = journals.head(path)
+        assert written is not None
+        beside = journals.Here("node1", written.process.boot_id, "pid:[another]", lambda _pid: None)
+
+        def state() -> str:
+            return journals.state(written, None, beside, 0.0, lambda: journals.is_locked(path))
+
+        assert state() == "running"
+        writer.kill()
+        writer.wait()
+        assert state() == "lost"
+    finally:
+        writer.kill()
+        writer.wait()
+        if writer.stdout is not None:
+            writer.stdout.close()
+
+
+def test_a_file_that_cannot_be_opened_tells_nothing_of_its_lock(tmp_path: Path) -> None:
+    assert journals.is_locked(tmp_path / "gone.ndjson") is None

@@ -14,7 +14,7 @@ from hf_eco2ai.journal import format as lines
 from hf_eco2ai.journal.folder import Attempt, Run, RunsFolder
 from hf_eco2ai.journal.format import FORMAT
 from hf_eco2ai.journal.resume import Beginning, Checkpoint, begin
-from hf_eco2ai.records import Counts, HostTotals
+from hf_eco2ai.records import Counts, Footprint, HostTotals
 from tests.journal.make import (
     BEGAN,
     any_counts,
@@ -281,3 +281,28 @@ def test_what_a_snapshot_has_used_goes_through_a_checkpoint() -> None:
     begun = beginning(checkpoint=checkpoint(attempt))
     assert begun.inherited[0].total.joules == pytest.approx(attempt.total.joules)
     assert begun.inherited[0].devices[0].joules == pytest.approx(2503)
+
+
+def test_attempts_are_put_in_order_by_what_they_went_on_with_and_not_by_clocks_that_differ(tmp_path: Path) -> None:
+    """The second attempt's clock is an hour behind the first's. Used: 100, 50 and 25 J; nothing of it twice."""
+    inherited = 0.0
+    for number, (joules, clock) in enumerate([(100.0, 0.0), (50.0, -3600.0), (25.0, -3000.0)]):
+        before = [] if number == 0 else [lines.host_used(HostTotals("node1", Footprint(inherited)))]
+        written = header(
+            launch=f"launch {number}", attempt=number + 1, attempts_before=number, at_unix=BEGAN + clock, inherited=before
+        )
+        line = used(joules, at=1.0, header=written, end=True, steps=10 * (number + 1), at_unix=BEGAN + clock + 1)
+        put(tmp_path, [written, line])
+        inherited += joules
+    run = RunsFolder(tmp_path, here()).run(header().run.run_id)
+
+    assert run is not None
+    assert [attempt.header.attempt for attempt in run.attempts] == [1, 2, 3]
+    assert sum(host.total.joules for host in run.hosts) == pytest.approx(175.0)
+    assert run.newest.header.attempt == 3
+
+
+def test_each_attempt_says_how_many_came_before_it_also_without_the_journals() -> None:
+    checkpoint = Checkpoint(run_id="0123456789ab", attempts_before=3)
+    begun = begin(1000.0, run_id="", checkpoint=checkpoint, found=None, is_rival=lambda _attempt: False)
+    assert begun.attempts_before == 4

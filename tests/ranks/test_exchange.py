@@ -136,7 +136,7 @@ class World:
             world_size=len(self.links),
             host=self.hosts[rank],
             measures=self.hosts.index(self.hosts[rank]) == rank,
-            round=nth,
+            training=str(nth),
             fail=self.failures[rank].append,
             now=lambda: self.time,
             pause=self._pause,
@@ -277,7 +277,7 @@ def test_hosts_of_the_same_name_do_not_replace_each_others_figures() -> None:
     for rank in (1, 2):
         world.hosts[rank] = "pod"
         exchange = Exchange(
-            world.links[rank], rank=rank, world_size=3, host="pod", measures=True, round=0, fail=print, in_time=at_once
+            world.links[rank], rank=rank, world_size=3, host="pod", measures=True, training="0", fail=print, in_time=at_once
         )
         exchange.join("")
         exchange.tell(f"of {rank}")
@@ -704,7 +704,7 @@ class Training:
             world_size=self.size,
             host="node0",
             measures=rank == 0,
-            round=0,
+            training="0",
             fail=self.failures.append,
             now=lambda: self.scheduler.time,
             pause=pause,
@@ -811,7 +811,7 @@ def test_a_store_that_never_answers_is_left_behind() -> None:
 
     said: list[str] = []
     store: Store = Stuck()
-    exchange = Exchange(store, rank=1, world_size=2, host="a", measures=True, round=0, fail=said.append, wait_seconds=0.05)
+    exchange = Exchange(store, rank=1, world_size=2, host="a", measures=True, training="0", fail=said.append, wait_seconds=0.05)
     exchange.join("")
     exchange.begin(0)
     outcomes = [exchange.consult(step, wants_stop=False) for step in range(1, 5) if exchange.due(step)]
@@ -933,7 +933,7 @@ class Process:
             world_size=world_size,
             host=f"host{rank % 2}",
             measures=rank < 2,
-            round=0,
+            training="0",
             fail=self.failures.append,
             wait_seconds=1.0,
             period_seconds=0.05,
