@@ -21,11 +21,10 @@ from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
-from hf_eco2ai import wiring
+from hf_eco2ai import launch, wiring
 from hf_eco2ai.config import CarbonConfig, Environment
 from hf_eco2ai.exchange import Exchange
 from hf_eco2ai.journal.resume import Checkpoint
-from hf_eco2ai.launch import agree, exchange_of
 from hf_eco2ai.live import LiveRun
 from hf_eco2ai.outputs import terminal
 from hf_eco2ai.outputs.report import Report, live_line, opening_line
@@ -214,7 +213,9 @@ class Eco2AICallback(TrainerCallback, ExportableState):  # type: ignore[misc]
             ranks = _ranks(args, state)
             measures = ranks.local_rank == 0 and state.is_local_process_zero
             uses = _uses(args, kwargs.get("model"))
-            self._exchange = exchange_of(ranks, measures=measures, uses=uses, fail=self._exchange_failed)
+            self._exchange = launch.exchange_of(
+                ranks, launch.default_store(), measures=measures, uses=uses, fail=self._exchange_failed
+            )
             if self._exchange is not None:
                 self._exchange.begin(state.global_step)
             if measures:
@@ -264,7 +265,7 @@ class Eco2AICallback(TrainerCallback, ExportableState):  # type: ignore[misc]
     ) -> None:
         config = self.config
         on_cpu = getattr(getattr(args, "device", None), "type", "") == "cpu"
-        place = agree(self._exchange, ranks, config, checkpoint)
+        place = launch.agree(self._exchange, ranks, config, checkpoint)
         context = wiring.reader_context(config, Environment.read(), on_cpu=on_cpu, in_use=place.gpus, host=place.host)
         self._presence, self._failure_noted = presence, False
         self._trainer_state = state
@@ -304,9 +305,8 @@ class Eco2AICallback(TrainerCallback, ExportableState):  # type: ignore[misc]
             return
         if state == "failed":
             self._note_failure(run)
-        exchange = self._exchange if state == "ended" else None
         try:
-            run.close(state, reason, exchange.finals if exchange is not None and run.leads else None)
+            launch.close(self._exchange, run, state, reason)
         finally:
             if run.snapshot is not None:
                 self._last = _Last(run.snapshot, run.checkpoint(run.progress.global_step), run.progress.logged_tokens)
@@ -314,8 +314,6 @@ class Eco2AICallback(TrainerCallback, ExportableState):  # type: ignore[misc]
             if self._at_exit is not None:
                 atexit.unregister(self._at_exit)
                 self._at_exit = None
-        if exchange is not None and not run.leads:
-            exchange.tell_final(run.told())
         if run.snapshot is not None:
             self._say(Report(run.snapshot).text(terminal.columns()))
 
@@ -397,18 +395,9 @@ class Eco2AICallback(TrainerCallback, ExportableState):  # type: ignore[misc]
             self._enter(_next_phase(control))
 
     def _must_stop(self, state: TrainerState, run: LiveRun | None) -> bool:
-        """Whether the budget is spent: for one process at once, for several at a step that all of them stop at."""
-        exchange = self._exchange
-        if exchange is None:
-            return run is not None and run.budgets.exhausted
+        """Whether the budget is spent, and this event is of the training that it is for."""
         step = int(state.global_step)
-        if state is not self._trainer_state or not exchange.due(step):
-            return False
-        if run is not None and run.leads:
-            run.gather(exchange.told())
-        elif run is not None:
-            exchange.tell(run.told())
-        return exchange.consult(step, wants_stop=run is not None and run.budgets.exhausted)
+        return state is self._trainer_state and launch.must_stop(self._exchange, run, step)
 
     @_never_raises
     def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:

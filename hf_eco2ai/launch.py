@@ -13,8 +13,9 @@ from hf_eco2ai.config import CarbonConfig, Environment
 from hf_eco2ai.exchange import STORE_ERRORS, Exchange, Store, in_thread
 from hf_eco2ai.journal.format import HostUsed, host_totals, host_used
 from hf_eco2ai.journal.resume import Beginning, Checkpoint, fresh
-from hf_eco2ai.live import look_back
+from hf_eco2ai.live import LiveRun, look_back
 from hf_eco2ai.ranks import Ranks, gpus_in_use
+from hf_eco2ai.records import EndReason, RunState
 
 logger = logging.getLogger("hf_eco2ai")
 
@@ -35,11 +36,10 @@ def default_store() -> Store | None:
     return store
 
 
-def exchange_of(ranks: Ranks, *, measures: bool, uses: str, fail: Callable[[str], None]) -> Exchange | None:
+def exchange_of(ranks: Ranks, store: Store | None, *, measures: bool, uses: str, fail: Callable[[str], None]) -> Exchange | None:
     """A way to the other processes of this training; None where there are none."""
     if ranks.world_size <= 1:
         return None
-    store = default_store()
     if store is None:
         fail(
             "The processes of this training have no key-value store in common (torch.distributed is not set up, or by MPI "
@@ -143,3 +143,28 @@ def _follow(told: str | None, host: str, config: CarbonConfig, checkpoint: Check
         counts=own.counts,
         attempt=own.attempt,
     )
+
+
+def must_stop(exchange: Exchange | None, run: LiveRun | None, step: int) -> bool:
+    """Whether training stops after this step, because the budget is spent: one process at once, several all at the same step.
+
+    `run` is None on ranks that do not measure. Where it is time for that, hosts tell rank 0 what they have used.
+    """
+    spent = run is not None and run.budgets.exhausted
+    if exchange is None:
+        return spent
+    if not exchange.due(step):
+        return False
+    if run is not None and run.leads:
+        run.gather(exchange.told())
+    elif run is not None:
+        exchange.tell(run.told())
+    return exchange.consult(step, wants_stop=spent)
+
+
+def close(exchange: Exchange | None, run: LiveRun, state: RunState, reason: EndReason) -> None:
+    """End the run here. If it ended as it should, hosts tell rank 0 their last figures, which waits for them a second."""
+    together = exchange if state == "ended" else None
+    run.close(state, reason, together.finals if together is not None and run.leads else None)
+    if together is not None and not run.leads:
+        together.tell_final(run.told())

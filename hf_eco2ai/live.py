@@ -169,11 +169,6 @@ class LiveRun:
         endpoint = self._endpoint
         return None if endpoint is None or endpoint.url is None else f"{endpoint.url}/metrics"
 
-    @property
-    def journal_path(self) -> str:
-        """Where the run is kept; empty as long as it is not."""
-        return "" if self._journal is None or self._journal.path is None else str(self._journal.path)
-
     def start(self, phase: Phase) -> None:
         """Open the journal and the port, and take the first reading."""
         config = self._config

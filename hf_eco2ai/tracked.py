@@ -12,12 +12,11 @@ from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
 from typing import Any, SupportsFloat
 
-from hf_eco2ai import wiring
+from hf_eco2ai import launch, wiring
 from hf_eco2ai.config import CarbonConfig, Environment
 from hf_eco2ai.errors import ConfigError
 from hf_eco2ai.exchange import Exchange
 from hf_eco2ai.journal.resume import Checkpoint
-from hf_eco2ai.launch import agree, exchange_of
 from hf_eco2ai.live import LiveRun
 from hf_eco2ai.outputs import terminal
 from hf_eco2ai.outputs.report import Report, live_line, opening_line
@@ -127,7 +126,9 @@ class TrackedRun(AbstractContextManager["TrackedRun"]):
 
     def __enter__(self) -> "TrackedRun":
         ranks = Ranks.of(Environment.read().launcher)
-        self._exchange = exchange_of(ranks, measures=ranks.local_rank == 0, uses=_uses(), fail=self._exchange_failed)
+        self._exchange = launch.exchange_of(
+            ranks, launch.default_store(), measures=ranks.local_rank == 0, uses=_uses(), fail=self._exchange_failed
+        )
         if self._exchange is not None:
             self._exchange.begin(self._global_step)
         if ranks.local_rank == 0:
@@ -135,7 +136,7 @@ class TrackedRun(AbstractContextManager["TrackedRun"]):
         return self
 
     def _open(self, ranks: Ranks) -> None:
-        place = agree(self._exchange, ranks, self.config, self._checkpoint)
+        place = launch.agree(self._exchange, ranks, self.config, self._checkpoint)
         run = LiveRun(
             self.config,
             place.beginning,
@@ -195,7 +196,9 @@ class TrackedRun(AbstractContextManager["TrackedRun"]):
             numbers = {name: _number(run, name, value) for name, value in said.items() if value is not None}
             run.progress.log({name: number for name, number in numbers.items() if number is not None})
             self._speak(run)
-        self._vote(run)
+        # With several processes the vote to stop is taken once; alone, a budget of a new day lets the loop go on.
+        stop = launch.must_stop(self._exchange, run, self._global_step)
+        self._must_stop = stop or (self._exchange is not None and self._must_stop)
 
     @contextmanager
     def phase(self, name: Phase) -> Iterator[None]:
@@ -217,18 +220,6 @@ class TrackedRun(AbstractContextManager["TrackedRun"]):
             if run is not None:
                 run.mark(phase)
 
-    def _vote(self, run: LiveRun | None) -> None:
-        exchange = self._exchange
-        if exchange is None:
-            self._must_stop = run is not None and run.budgets.exhausted
-        elif exchange.due(self._global_step):
-            if run is not None and run.leads:
-                run.gather(exchange.told())
-            elif run is not None:
-                exchange.tell(run.told())
-            wanted = run is not None and run.budgets.exhausted
-            self._must_stop = exchange.consult(self._global_step, wants_stop=wanted) or self._must_stop
-
     # The end
 
     def _close(self, state: RunState, reason: EndReason) -> None:
@@ -241,10 +232,7 @@ class TrackedRun(AbstractContextManager["TrackedRun"]):
         if run is None:
             return
         self._ended = run
-        gather = exchange.finals if exchange is not None and run.leads and state == "ended" else None
-        run.close(state, reason, gather)
-        if exchange is not None and not run.leads:
-            exchange.tell_final(run.told())
+        launch.close(exchange, run, state, reason)
         if run.snapshot is not None:
             self._say(Report(run.snapshot).text(terminal.columns()))
 

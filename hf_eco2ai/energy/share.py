@@ -61,7 +61,8 @@ class Shares:
 
     def of_now(self, device: Device, now: float) -> float:
         """The run's share of a device at present, 0 to 1."""
-        return 1 / (1 + _others(device, now, self.claims))
+        claims = self.claims
+        return 1 / (1 + _others(device, now, claims)) if claims else 1.0
 
     def _learn(self, told: tuple[Claim, ...]) -> None:
         claims = (*told, *self._forgotten(told))

@@ -1,8 +1,5 @@
 """How the processes of a training find each other's keys, and not those of another."""
 
-import sys
-import types
-
 import pytest
 import torch.distributed as dist
 
@@ -12,19 +9,14 @@ from hf_eco2ai.ranks import Ranks
 
 
 @pytest.fixture
-def store(monkeypatch: pytest.MonkeyPatch) -> dist.HashStore:
-    """What torch.distributed has when it is set up: the same for all processes of the test."""
-    shared = dist.HashStore()
-    inner = types.SimpleNamespace(_get_default_store=lambda: shared)
-    outer = types.SimpleNamespace(is_available=lambda: True, is_initialized=lambda: True)
-    monkeypatch.setitem(sys.modules, "torch.distributed", outer)
-    monkeypatch.setitem(sys.modules, "torch.distributed.distributed_c10d", inner)
-    return shared
+def store() -> dist.HashStore:
+    """What the processes of a training have in common."""
+    return dist.HashStore()
 
 
-def begun(rank: int) -> Exchange:
+def begun(store: dist.HashStore, rank: int) -> Exchange:
     failures: list[str] = []
-    exchange = launch.exchange_of(Ranks(rank, 2, rank), measures=rank == 0, uses="[]", fail=failures.append)
+    exchange = launch.exchange_of(Ranks(rank, 2, rank), store, measures=rank == 0, uses="[]", fail=failures.append)
     assert exchange is not None
     assert failures == []
     return exchange
@@ -35,36 +27,35 @@ def test_what_the_processes_of_a_training_left_before_torchrun_restarted_them_is
 ) -> None:
     for restart in ("0", "1"):
         monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", restart)
-        first = begun(0)
+        first = begun(store, 0)
         alone = first.complete
-        second = begun(1)
+        second = begun(store, 1)
         assert (alone, first.complete, second.complete) == (False, True, True)
         second.tell("figures")
 
 
 def test_trainings_of_one_process_group_are_told_apart_by_how_many_each_rank_has_begun(store: dist.HashStore) -> None:
     for _ in range(3):
-        first = begun(0)
+        first = begun(store, 0)
         alone = first.complete
-        begun(1)
+        begun(store, 1)
         assert (alone, first.complete) == (False, True)
 
 
 def test_a_restart_with_another_number_of_processes_begins_its_own_count(store: dist.HashStore) -> None:
-    begun(0)
-    other = launch.exchange_of(Ranks(0, 3, 0), measures=True, uses="[]", fail=print)
+    begun(store, 0)
+    other = launch.exchange_of(Ranks(0, 3, 0), store, measures=True, uses="[]", fail=print)
     assert other is not None
     assert not other.complete
-    again = begun(0)
-    begun(1)
-    begun(1)
+    again = begun(store, 0)
+    begun(store, 1)
+    begun(store, 1)
     assert again.complete
 
 
-def test_without_a_store_each_host_is_told_to_be_a_run_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "torch.distributed", types.SimpleNamespace(is_available=lambda: False))
+def test_without_a_store_each_host_is_told_to_be_a_run_of_its_own() -> None:
     said: list[str] = []
-    assert launch.exchange_of(Ranks(1, 2, 1), measures=False, uses="[]", fail=said.append) is None
+    assert launch.exchange_of(Ranks(1, 2, 1), None, measures=False, uses="[]", fail=said.append) is None
     assert len(said) == 1
-    assert launch.exchange_of(Ranks(), measures=True, uses="[]", fail=said.append) is None
+    assert launch.exchange_of(Ranks(), None, measures=True, uses="[]", fail=said.append) is None
     assert len(said) == 1

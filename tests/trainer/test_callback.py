@@ -431,6 +431,19 @@ def test_a_callback_can_be_copied_and_pickled_before_and_after_training(tmp_path
     assert again.config.project_name == "copied"
 
 
+def test_a_copy_made_while_it_measures_has_its_settings_and_no_part_in_the_run(tmp_path: Path) -> None:
+    callback = Eco2AICallback(config(project_name="copied"))
+    copies: list[Eco2AICallback] = []
+
+    def copy_it() -> None:
+        copies.append(copy.deepcopy(callback))
+        copies.append(pickle.loads(pickle.dumps(callback)))  # noqa: S301 - our own
+
+    trainer(tmp_path, callback, At(3, copy_it), max_steps=6).train()
+    assert final(callback).progress.steps == 6
+    assert [(one.config.project_name, one.snapshot, one.metrics_url) for one in copies] == [("copied", None, None)] * 2
+
+
 def test_ctrl_c_while_the_last_reading_is_awaited_leaves_no_port_open(tmp_path: Path) -> None:
     callback = Eco2AICallback(config())
 
