@@ -91,6 +91,8 @@ def budget(status: BudgetStatus, tariff: Tariff) -> str:
 
 def tree(usage: TreeUsage) -> str:
     """What the processes of a measured command have used."""
+    if usage.peak_processes == 0:  # It was over before anyone looked; how many there were nobody knows.
+        return f"{duration(usage.cpu_seconds)} of CPU time"
     most = "1 process" if usage.peak_processes == 1 else f"{usage.peak_processes} processes"
     return f"{duration(usage.cpu_seconds)} of CPU time, at most {most} and {usage.peak_rss_bytes / 1e6:,.0f} MB at once"
 

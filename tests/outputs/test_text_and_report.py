@@ -415,6 +415,7 @@ def test_the_summary_of_a_command_has_its_processes() -> None:
 
     assert "3 min 20 s of CPU time, at most 5 processes and 1,234 MB at once" in said
     assert "at most 1 process and" in text.tree(usage._replace(peak_processes=1))
+    assert text.tree(usage._replace(peak_processes=0, peak_rss_bytes=0)) == "3 min 20 s of CPU time"
     assert "processes" not in str(Report(snapshot()))
 
 
