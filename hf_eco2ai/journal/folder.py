@@ -231,18 +231,15 @@ class RunsFolder:
             if header is None:
                 return None
             line, status = read.last(path, self._refuse), path.stat()
+            state = read.state(header, line, self._here, status.st_mtime, lambda: read.is_locked(path))
+            if state == "lost":  # It may have written one more line between our reading and its death.
+                line, status = read.last(path), path.stat()
         except FileNotFoundError:
             raise
         except OSError as error:
             self._refuse(Refused(path, None, error.strerror or str(error)))
             return None
-        return Attempt(
-            path,
-            header,
-            line,
-            read.state(header, line, self._here, status.st_mtime, lambda: read.is_locked(path)),
-            status.st_size,
-        )
+        return Attempt(path, header, line, line.state if line is not None and line.type == "end" else state, status.st_size)
 
     def runs(self) -> list[Run]:
         """All runs, the newest last."""
@@ -377,8 +374,12 @@ class Neighbours:
         except OSError:
             line = None  # A hiccup of the file system is not the end of a run: without a line the process tells.
         self._live[path] = _Met(header, changed)
-        if read.state(header, line, self._here, changed, lambda: read.is_locked(path)) == "running":
+        state = read.state(header, line, self._here, changed, lambda: read.is_locked(path))
+        if state == "running":
             return None
+        if state == "lost":  # It may have written one more line between our reading and its death.
+            with suppress(OSError):
+                line = read.last(path)
         return self._now() if line is None else line.monotonic
 
 

@@ -283,6 +283,24 @@ def test_a_neighbour_that_was_killed_claims_until_its_last_line(tmp_path: Path) 
     assert watching.look() == [(GPU, 99.5, 110.0)]
 
 
+def test_a_line_that_is_written_while_its_writer_is_looked_for_is_not_overlooked(tmp_path: Path) -> None:
+    """Read, then seen to be dead: in between it may have written its last line, and what that tells must not be counted twice."""
+    path = neighbour(tmp_path)
+
+    def dies_after_one_more_line(_pid: int) -> None:
+        if path.read_bytes().count(b"\n") == 2:
+            with path.open("ab") as file:
+                file.write(lines.to_bytes(used(9, at=12, header=header())))
+
+    seen = here()._replace(started=dies_after_one_more_line)
+    neighbours = Neighbours(tmp_path, seen, OWN, "own", lambda: 113.0)
+    assert [claim.end for claim in neighbours.look()] == [112.0]
+    path.unlink()
+    path = neighbour(tmp_path)
+    (run,) = RunsFolder(tmp_path, seen).runs()
+    assert (run.state, run.snapshot.total.joules) == ("lost", 9)
+
+
 def test_several_neighbours_claim_each_for_itself(tmp_path: Path) -> None:
     watching = Watching(tmp_path)
     neighbour(tmp_path)
