@@ -88,7 +88,7 @@ class Eco2AICallback(TrainerCallback, ExportableState):  # type: ignore[misc]
         if config is not None and not isinstance(config, CarbonConfig):
             raise TypeError(f"config must be a CarbonConfig, not {type(config).__name__}: Eco2AICallback(config=CarbonConfig(…))")
         self.config = config if config is not None else CarbonConfig()
-        wiring.check(wiring.reader_context(self.config, Environment.read()))
+        wiring.check(self.config, wiring.reader_context(self.config, Environment.read()))
         self._grid = wiring.grid(self.config)
         self._last: _Last | None = None
         self._trainer_state: TrainerState | None = None

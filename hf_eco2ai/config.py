@@ -57,7 +57,7 @@ def _folder(value: Path) -> Path:
     try:
         return value.expanduser().absolute()
     except RuntimeError:
-        raise ValueError("should be a folder of a user that exists") from None
+        raise ValueError("should be a path of a user that exists") from None
 
 
 def _address(value: str) -> str:
@@ -147,6 +147,10 @@ class CarbonConfig(BaseSettings):
         "127.0.0.1", min_length=1, description="Address to listen on; 0.0.0.0 opens it to the network"
     )
     prometheus_port: int = Field(9091, ge=0, le=65535, description="Port to listen on; 0: any free one")
+    prometheus_web_config: Annotated[Path, AfterValidator(_folder)] | None = Field(
+        None,
+        description="File in the format of Prometheus' exporters (`--web.config.file`): TLS, client certificates, passwords",
+    )
     compression_enabled: bool = Field(
         True, description="Gzip the endpoint for clients that ask for it, and what integrations send"
     )
@@ -157,6 +161,9 @@ class CarbonConfig(BaseSettings):
     )
     label_cleanup_enabled: bool = Field(
         True, description="Cut label values to 128 characters and take control characters out of them"
+    )
+    run_label: bool = Field(
+        True, description="Tell runs apart by the label `run_id`; false folds them together, where series are scarce"
     )
     console_interval: float = Field(
         10.0,
@@ -237,14 +244,26 @@ class Environment:
     """Which restart of torchrun's processes it is."""
     job: str = ""
     """The scheduler's job, which keeps its id when it is requeued; empty without a scheduler."""
+    notify_socket: str = ""
+    """Where systemd wants to be told how a service is; empty without it."""
+    watchdog_seconds: float | None = None
+    """How often systemd wants to hear that a service is alive; None where it does not."""
 
     @classmethod
     def read(cls) -> "Environment":
         """As of now."""
         launcher = {name: value for name, value in os.environ.items() if name.startswith(_LAUNCHERS) or name in _RANKS}
         job = os.environ.get("SLURM_JOB_ID") or os.environ.get("PBS_JOBID") or os.environ.get("LSB_JOBID") or ""
-        restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "")
-        return cls(os.environ.get("CUDA_VISIBLE_DEVICES"), os.environ.get("CUDA_DEVICE_ORDER"), launcher, restart, job)
+        watchdog = os.environ.get("WATCHDOG_USEC", "")
+        return cls(
+            cuda_visible_devices=os.environ.get("CUDA_VISIBLE_DEVICES"),
+            cuda_device_order=os.environ.get("CUDA_DEVICE_ORDER"),
+            launcher=launcher,
+            restart=os.environ.get("TORCHELASTIC_RESTART_COUNT", ""),
+            job=job,
+            notify_socket=os.environ.get("NOTIFY_SOCKET", ""),
+            watchdog_seconds=int(watchdog) / 1e6 if watchdog.isdecimal() else None,
+        )
 
 
 _RANKS = frozenset({"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"})

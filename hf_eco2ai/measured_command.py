@@ -33,7 +33,7 @@ def measure_command(argv: Sequence[str], config: CarbonConfig) -> int:
     if Ranks.of(Environment.read().launcher).local_rank != 0:
         return run_command(argv, started=lambda _pid: None)
     context = wiring.reader_context(config, Environment.read())
-    wiring.check(context)
+    wiring.check(config, context)
     grid = wiring.grid(config)
     tree = ProcessTree()
     child: list[int] = []

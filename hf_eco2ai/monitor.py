@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from hf_eco2ai.devices import Reader
-from hf_eco2ai.energy.integrator import COUNTER_PATIENCE_SECONDS, Integrator
+from hf_eco2ai.energy.integrator import Integrator
 from hf_eco2ai.energy.share import Shares
 from hf_eco2ai.energy.timeline import Mark, Timeline
 from hf_eco2ai.footprint import Grid
@@ -43,7 +43,6 @@ MARK_SPACING_SECONDS = 0.05
 LOOK_SECONDS, LOOK_AGAIN_SECONDS = 1.0, 0.05
 """How often to look whether training is still under way, and how soon again once it seems to be gone."""
 
-MIN_GAP_SECONDS = 2.0
 REMEMBERED_CAUSES = 1000
 """So many different causes are logged once each; beyond, failures are only counted."""
 
@@ -79,10 +78,7 @@ class Monitor:
     ) -> None:
         self._open_readers = open_readers
         self._readers: Sequence[Reader] = ()
-        self._integrator = Integrator(
-            max_gap=max(MIN_GAP_SECONDS, 1.5 * measurement_interval),
-            patience=max(COUNTER_PATIENCE_SECONDS, 2.5 * measurement_interval),
-        )
+        self._integrator = Integrator.of_interval(measurement_interval)
         self._timeline = Timeline()
         self._ledger = ledger
         self._grid = grid

@@ -570,3 +570,33 @@ class Snapshot:
         if "simulated" in kinds:
             return "simulated"
         return kinds.pop() if len(kinds) == 1 else ("mixed" if kinds else "none")
+
+
+# The node
+
+
+class NodeDevice(NamedTuple):
+    """What a device of this machine has used since it was first measured by its daemon, and what it draws now."""
+
+    device: Device
+    joules: float
+    unattributed_joules: float
+    """Of these, what it used while no live run claimed it."""
+    observed_seconds: float
+    """Seconds for which its energy is known."""
+    watts: float | None
+    """Power now; None when the last pass did not get it."""
+
+
+@dataclass(frozen=True)
+class NodeSnapshot:
+    """The machine at one instant, whoever uses it. Totals never fall, not even when the daemon is begun again."""
+
+    host: str
+    updated_unix: float
+    devices: tuple[NodeDevice, ...]
+
+    @property
+    def gpu_count(self) -> int:
+        """GPUs that are measured."""
+        return sum(1 for one in self.devices if one.device.component == "gpu")

@@ -62,7 +62,7 @@ class TrackedRun(AbstractContextManager["TrackedRun"]):
     def __init__(self, config: CarbonConfig, model_name: str, max_steps: int | None, resume: Mapping[str, Any] | None) -> None:
         terminal.show_warnings()
         self.config = config
-        wiring.check(wiring.reader_context(config, Environment.read()))
+        wiring.check(config, wiring.reader_context(config, Environment.read()))
         self._grid = wiring.grid(config)
         self._model_name = str(model_name or "")
         self._max_steps = max_steps or 0

@@ -21,6 +21,7 @@ from hf_eco2ai.journal.read import Here
 from hf_eco2ai.journal.resume import Beginning
 from hf_eco2ai.ledger import Ledger
 from hf_eco2ai.monitor import Monitor
+from hf_eco2ai.outputs.labels import LabelRules
 from hf_eco2ai.records import BudgetKind, Footprint, Progress, RunIdentity, Tariff
 from hf_eco2ai.version import __version__
 
@@ -103,6 +104,13 @@ def reader_context(
     )
 
 
+def node_context(
+    host: str, *, simulated_gpus: int = 0, now: Callable[[], float] = time.monotonic, root: Path = Path("/")
+) -> ReaderContext:
+    """What readers need to know to measure the machine, whoever uses it and whatever this process may see of it."""
+    return ReaderContext(host=host, now=now, root=root, simulated_gpus=simulated_gpus, whole_machine=True)
+
+
 def load(path: str) -> Any:
     """The object that a table's `module:name` stands for."""
     module, _, name = path.partition(":")
@@ -136,11 +144,14 @@ def open_readers(context: ReaderContext, rows: Sequence[ReaderRow] = READERS) ->
     return readers
 
 
-def check(context: ReaderContext) -> None:
+def check(config: CarbonConfig, context: ReaderContext) -> None:
     """Try now what a setting asks for, so that a mistake raises ConfigError before training and not in the middle of it.
 
-    That is a recording to replay, or `gpu_ids`. Without a driver there is nothing to check `gpu_ids` against, which is said.
+    That is a recording to replay, `gpu_ids`, or a web config. Without a driver there is nothing to check `gpu_ids` against,
+    which is said.
     """
+    if config.export_prometheus and config.prometheus_web_config is not None:
+        load("hf_eco2ai.outputs.web_config:load")(config.prometheus_web_config)
     if context.replay is not None:
         _row("replay").open(context).close()
     elif context.gpu_ids is not None and not context.simulated_gpus:
@@ -152,6 +163,11 @@ def check(context: ReaderContext) -> None:
 
 def _row(name: str) -> Any:
     return load(next(row.opener for row in READERS if row.name == name))
+
+
+def label_rules(config: CarbonConfig) -> LabelRules:
+    """How label values are kept in bounds."""
+    return LabelRules(config.max_projects, config.aggregate_similar_models, config.label_cleanup_enabled, config.run_label)
 
 
 def ledger(config: CarbonConfig, run: RunIdentity, beginning: Beginning, *, leads: bool) -> Ledger:

@@ -48,6 +48,8 @@ class ReaderContext:
     """False when the Trainer runs on the CPU and nobody named a GPU: the machine's GPUs are then not the job's."""
     simulated_gpus: int = 0
     replay: Path | None = None
+    whole_machine: bool = False
+    """True where the node is measured: all of its CPUs and memory, not what an affinity or a container leaves this process."""
 
 
 class ReaderRow(NamedTuple):

@@ -59,7 +59,7 @@ class CpuModel:
 
     def __init__(self, context: ReaderContext) -> None:
         self._now = context.now
-        self._usage = CpuUsage(context.root, context.now)
+        self._usage = CpuUsage(context.root, context.now, whole_machine=context.whole_machine)
         microarchitecture = detect(context.root / "proc/cpuinfo")
         self._watts = coefficients()[microarchitecture]
         self._origin = self._now()

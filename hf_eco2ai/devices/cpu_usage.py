@@ -10,6 +10,8 @@ from hf_eco2ai.errors import Unavailable
 
 CFS_UNLIMITED = -1
 
+_UNLIMITED: tuple[float, Path | None] = (float("inf"), None)
+
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 """Unit of the times in `/proc/stat` (Linux proc(5))."""
 
@@ -18,15 +20,15 @@ class CpuUsage:
     """Busy CPU seconds of the CPUs that this machine or container has.
 
     With a cgroup quota below the machine's CPUs, the cgroup's own CPU time is what counts, not the neighbours'. With an
-    affinity to some CPUs, those CPUs' time. Else the machine's. `root` is where `/sys` is.
+    affinity to some CPUs, those CPUs' time. Else, or for the `whole_machine`, the machine's. `root` is where `/sys` is.
     """
 
-    def __init__(self, root: Path, now: Callable[[], float]) -> None:
+    def __init__(self, root: Path, now: Callable[[], float], *, whole_machine: bool = False) -> None:
         self._now = now
         self._stat_file = root / "proc/stat"
         self.machine_cpus = psutil.cpu_count() or 1
-        allowed = _affinity()
-        quota, self._cgroup_file = _cgroup(root)
+        allowed = () if whole_machine else _affinity()
+        quota, self._cgroup_file = _UNLIMITED if whole_machine else _cgroup(root)
         self.cpus = min(float(self.machine_cpus), float(len(allowed) or self.machine_cpus), quota)
         """Logical CPUs, fractional under a quota."""
         self._only = allowed if 0 < len(allowed) < self.machine_cpus else ()
@@ -93,16 +95,16 @@ def _cgroup(root: Path) -> tuple[float, Path | None]:
     version1 = root / "sys/fs/cgroup/cpu"
     try:
         quota, period = version2.read_text().split()
-        return (float("inf"), None) if quota == "max" else (int(quota) / int(period), version2.with_name("cpu.stat"))
+        return _UNLIMITED if quota == "max" else (int(quota) / int(period), version2.with_name("cpu.stat"))
     except (OSError, ValueError):
         pass
     try:
         microseconds = int((version1 / "cpu.cfs_quota_us").read_text())
         period = (version1 / "cpu.cfs_period_us").read_text()
         usage = root / "sys/fs/cgroup/cpuacct/cpuacct.usage"
-        return (float("inf"), None) if microseconds == CFS_UNLIMITED else (microseconds / int(period), usage)
+        return _UNLIMITED if microseconds == CFS_UNLIMITED else (microseconds / int(period), usage)
     except (OSError, ValueError):
-        return float("inf"), None
+        return _UNLIMITED
 
 
 def _cgroup_seconds(file: Path) -> float:

@@ -22,7 +22,7 @@ class DramModel:
     def __init__(self, context: ReaderContext) -> None:
         self._now = context.now
         self._origin = self._now()
-        size, scope = memory_bytes(context.root)
+        size, scope = memory_bytes(context.root, whole_machine=context.whole_machine)
         gigabytes = size / 1e9
         self._watts = WATTS_PER_GB * gigabytes
         self.devices = (
@@ -57,10 +57,13 @@ class DramModel:
         """Nothing is held open."""
 
 
-def memory_bytes(root: Path) -> tuple[int, str]:
-    """Bytes of memory that this machine has, or its container if that is limited to less; and then which container."""
+def memory_bytes(root: Path, *, whole_machine: bool = False) -> tuple[int, str]:
+    """Bytes of memory that this machine has, or its container if that is limited to less; and then which container.
+
+    For the `whole_machine` no container counts.
+    """
     total = int(psutil.virtual_memory().total)
-    for name in ("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory/memory.limit_in_bytes"):
+    for name in () if whole_machine else ("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory/memory.limit_in_bytes"):
         try:
             limit = (root / name).read_text().strip()
             cgroup = (root / name).parent.stat().st_ino

@@ -52,7 +52,7 @@ class Rapl:
                 with suppress(Unavailable):  # Then the DRAM model takes its place, and the packages are measured all the same.
                     self._zones.append(_open(zone, "dram", uuid, context))
         self.devices = tuple(zone.device for zone in self._zones)
-        self._usage = CpuUsage(context.root, self._now)
+        self._usage = CpuUsage(context.root, self._now, whole_machine=context.whole_machine)
 
     @classmethod
     def open(cls, context: ReaderContext) -> "Rapl":

@@ -14,6 +14,8 @@ STUCK_ABOVE_WATTS = 1.0
 COUNTER_PATIENCE_SECONDS = 5.0
 """How long a counter may be silent, at the default interval, before the power readings of that time are taken instead."""
 
+MIN_GAP_SECONDS = 2.0
+
 
 class Integrator:
     """Joules of every device between its readings.
@@ -28,6 +30,11 @@ class Integrator:
         self._max_gap = max_gap
         self._patience = patience
         self._devices: dict[str, _DeviceIntegrator] = {}
+
+    @classmethod
+    def of_interval(cls, seconds: float) -> "Integrator":
+        """For readings that come every so many seconds: one that is missed is no gap."""
+        return cls(max_gap=max(MIN_GAP_SECONDS, 1.5 * seconds), patience=max(COUNTER_PATIENCE_SECONDS, 2.5 * seconds))
 
     def add(self, readings: Iterable[Reading], *, last: bool = False) -> tuple[list[Energy], list[Failure]]:
         """Energies that the readings of one pass complete, and what was wrong with them.

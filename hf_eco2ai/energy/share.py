@@ -7,7 +7,7 @@ the journals, a few seconds late; what has been accounted meanwhile is made up f
 import itertools
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from hf_eco2ai.records import Device, Energy
@@ -27,6 +27,39 @@ class Claim(NamedTuple):
     start: float
     end: float
     """Infinite while it still does."""
+
+
+def cut(energy: Energy, claims: Iterable[Claim]) -> list[Energy]:
+    """The energy in parts, between the instants at which these claims begin and end."""
+    edges = {at for claim in claims for at in (claim.start, claim.end)}
+    cuts = [energy.start, *sorted(at for at in edges if energy.start < at < energy.end), energy.end]
+    return [
+        # Where power comes from 0, rounding may go below.
+        energy._replace(start=start, end=end, joules=max(0.0, energy.between(start, end)))
+        for start, end in itertools.pairwise(cuts)
+    ]
+
+
+def on(device: Device, claims: Iterable[Claim]) -> list[Claim]:
+    """Those of the claims by which a run uses some of a device of the node.
+
+    A run on four of the CPUs claims `cpu:cpus-0,1,2,3`, and there is no telling what of a package's energy is theirs, so that
+    the CPU is in use. A run on a slice of a GPU (MIG) claims the GPU anyway.
+    """
+    if device.component == "gpu":
+        return [claim for claim in claims if claim.device == device.claim]
+    return [claim for claim in claims if claim.device.partition(":")[0] == device.component]
+
+
+def unclaimed(energy: Energy, claims: Sequence[Claim]) -> float:
+    """Joules of the time in which none of these claims, which are `on` the device, held."""
+    if not claims:
+        return energy.joules
+    return math.fsum(
+        part.joules
+        for part in cut(energy, claims)
+        if not any(claim.start <= part.start and part.end <= claim.end for claim in claims)
+    )
 
 
 class Shares:
@@ -102,13 +135,10 @@ def _joules(energy: Energy, claims: tuple[Claim, ...]) -> float:
 
 
 def _parts(energy: Energy, claims: tuple[Claim, ...]) -> list[Energy]:
-    edges = {at for claim in claims if claim.device == energy.device.claim for at in (claim.start, claim.end)}
-    cuts = [energy.start, *sorted(at for at in edges if energy.start < at < energy.end), energy.end]
     parts = []
-    for start, end in itertools.pairwise(cuts):
-        runs = 1 + _others(energy.device, (start + end) / 2, claims)
-        joules = max(0.0, energy.between(start, end)) / runs  # Where power comes from 0, rounding may go below.
-        parts.append(energy._replace(start=start, end=end, joules=joules, slope=energy.slope / runs))
+    for part in cut(energy, (claim for claim in claims if claim.device == energy.device.claim)):
+        runs = 1 + _others(part.device, (part.start + part.end) / 2, claims)
+        parts.append(part._replace(joules=part.joules / runs, slope=part.slope / runs))
     return parts
 
 

@@ -1,11 +1,20 @@
 """Label values that a Prometheus can live with: clean, short, and few."""
 
+import hashlib
 import re
 import unicodedata
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 MOST_CHARACTERS = 128
+MOST_SEEN = 4096
+"""So many characters of a value are looked at; what follows cannot matter but to whoever wants us to be slow."""
+MOST_FOLDED = 1024
+"""Characters of a model's name that is folded; longer than any path of one."""
+
 OTHER = "other"
+_DIGEST_BYTES = 16
+_DIGEST = re.compile(r"~[0-9a-f]{32}$")
 
 _UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 """Unicode categories: control, format (right-to-left marks), surrogate, private, unassigned, line and paragraph separator."""
@@ -20,24 +29,41 @@ class LabelRules:
     max_projects: int = 100
     aggregate_similar_models: bool = True
     label_cleanup_enabled: bool = True
+    run_label: bool = True
 
     def clean(self, value: str) -> str:
         """Without characters that cannot be printed, and at most 128 characters long."""
         if not self.label_cleanup_enabled:
             return value.encode("utf-8", "replace").decode()
-        printable = "".join(c for c in value if unicodedata.category(c) not in _UNPRINTABLE)
-        return printable.strip()[:MOST_CHARACTERS]
+        printable = "".join(c for c in value[:MOST_SEEN] if unicodedata.category(c) not in _UNPRINTABLE)
+        return printable.strip()[:MOST_CHARACTERS].rstrip()
 
     def model(self, value: str) -> str:
         """A model's name, folded if `aggregate_similar_models` says so."""
-        return self.clean(fold_model(value) if self.aggregate_similar_models else value)
+        return self.clean(fold_model(value) if self.aggregate_similar_models and len(value) <= MOST_FOLDED else value)
 
-    def projects(self, names: "list[str]") -> dict[str, str]:
-        """The label of each project: its clean name for the first `max_projects`, `other` for the rest."""
-        labels: dict[str, str] = {}
-        for name in names:
-            label = self.clean(name)
-            labels[name] = label if label in labels.values() or len(set(labels.values())) < self.max_projects else OTHER
+    def identity(self, value: str) -> str:
+        """A name that tells runs apart: where it has to be cut or cleaned, a digest keeps it different from others."""
+        clean = self.clean(value)
+        if clean == value and clean and not _DIGEST.search(value):
+            return clean
+        digest = hashlib.blake2s(value.encode("utf-8", "surrogatepass"), digest_size=_DIGEST_BYTES).hexdigest()
+        return f"{clean[: MOST_CHARACTERS - len(digest) - 1]}~{digest}"
+
+    def projects(self, names: Iterable[str], before: Mapping[str, str] | None = None) -> dict[str, str]:
+        """The label of each project: its clean name for the first `max_projects`, `other` for the rest.
+
+        A project keeps the label that it had `before`, `other` too, for as long as it is there, so that no series changes its
+        name meanwhile.
+        """
+        present = dict.fromkeys(names)
+        labels = {name: label for name, label in (before or {}).items() if name in present}
+        taken = set(labels.values()) - {OTHER}
+        for name in present:
+            if name not in labels:
+                label = self.clean(name)
+                labels[name] = label if label in taken or len(taken) < self.max_projects else OTHER
+                taken |= {labels[name]} - {OTHER}
         return labels
 
 

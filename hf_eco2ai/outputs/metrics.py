@@ -41,6 +41,9 @@ shown by the global rank 0 alone. `device`: a device's, whichever run uses it. `
 """
 
 
+Fold = Literal["add", "latest", "budget"]
+
+
 class Metric(NamedTuple):
     """One family. `labels` are in the order in which `samples` yields their values; those of the `scope` come after them."""
 
@@ -50,6 +53,22 @@ class Metric(NamedTuple):
     scope: Literal["totals", "host", "run", "device", "exporter"]
     help: str
     samples: Callable[[Snapshot], Labelled]
+    fold: Fold = "latest"
+    """What becomes of the figures of several runs that no `run_id` tells apart (`run_label=False`).
+
+    Those of counters add. Budgets of runs add too, but the budget of a project is one, whichever of its runs tells of it.
+    """
+
+    @property
+    def keeps(self) -> bool:
+        """Whether it goes on counting a run that has left `/metrics`, where runs are folded."""
+        return self.kind in {"counter", "untyped", "histogram"} or self.scope == "totals"
+
+    def adds(self, snapshot: Snapshot) -> bool:
+        """Whether a run's figures are added to those of other runs, or the latest one stands for all."""
+        if self.fold == "budget":
+            return all(budget.scope == "run" for budget in snapshot.budgets if budget.kind == "carbon")
+        return self.keeps or self.fold == "add"
 
 
 def _one(value: float | None, *labels: str) -> Iterator[tuple[Values, float]]:
@@ -167,6 +186,7 @@ METRICS: tuple[Metric, ...] = (
         "host",
         "CO2e rate over the last measurement interval, PUE included.",
         lambda s: _one(_rate(s, lambda r: r.grams_per_hour / 1000), _project(s), s.factor.factor_type),
+        fold="add",
     ),
     Metric(
         "hf_training_grid_carbon_intensity_g_per_kwh",
@@ -183,6 +203,7 @@ METRICS: tuple[Metric, ...] = (
         "run",
         "Carbon budget of the run, or of its project, in kg CO2e; absent when none is set.",
         lambda s: _one(_carbon_budget(s, lambda b: b.limit), _project(s)),
+        fold="budget",
     ),
     Metric(
         "hf_training_carbon_budget_remaining_kg",
@@ -191,6 +212,7 @@ METRICS: tuple[Metric, ...] = (
         "run",
         "What is left of the carbon budget in kg CO2e; negative once it is exceeded.",
         lambda s: _one(_carbon_budget(s, lambda b: b.limit - b.spent), _project(s)),
+        fold="budget",
     ),
     # Energy
     Metric(
@@ -208,6 +230,7 @@ METRICS: tuple[Metric, ...] = (
         "host",
         "Energy rate over the last measurement interval, that is the power in kW.",
         lambda s: _one(_rate(s, lambda r: r.watts / 1000), _project(s)),
+        fold="add",
     ),
     Metric("hf_training_gpu_power_watts", "gauge", GPU, "device", "Power of a GPU now.", _gpus(lambda status: status.watts)),
     Metric(
@@ -331,6 +354,7 @@ METRICS: tuple[Metric, ...] = (
         "host",
         "GPUs that the run measures on this host.",
         lambda s: _one(s.gpu_count),
+        fold="add",
     ),
     # Cost
     Metric(
@@ -348,6 +372,7 @@ METRICS: tuple[Metric, ...] = (
         "host",
         "Cost per hour over the last measurement interval, in `currency`; absent when no price is set.",
         lambda s: _one(_rate(s, lambda r: r.cost_per_hour), _project(s), s.tariff.currency),
+        fold="add",
     ),
     Metric(
         "hf_training_energy_cost_usd",
@@ -423,6 +448,7 @@ METRICS: tuple[Metric, ...] = (
         "run",
         "1 while the run lives, 0 when it has ended.",
         lambda s: _one(float(s.state == "running"), _project(s)),
+        fold="add",
     ),
     Metric(
         "hf_training_run_state",
@@ -431,6 +457,7 @@ METRICS: tuple[Metric, ...] = (
         "run",
         "1 for the state that the run is in, 0 for the others.",
         lambda s: (((state,), float(state == s.state)) for state in RUN_STATES),
+        fold="add",
     ),
     Metric(
         "hf_training_progress_ratio",
@@ -455,6 +482,7 @@ METRICS: tuple[Metric, ...] = (
         "run",
         "Energy of the whole run, extrapolated from the steps done; absent below 2 % of the run.",
         lambda s: _one(_forecast(s, lambda f: f.joules / 3.6e6), _project(s)),
+        fold="add",
     ),
     Metric(
         "hf_training_predicted_co2_kg",
@@ -463,6 +491,7 @@ METRICS: tuple[Metric, ...] = (
         "run",
         "CO2e of the whole run, extrapolated from the steps done; absent below 2 % of the run.",
         lambda s: _one(_forecast(s, lambda f: f.grams / 1000), _project(s), s.factor.factor_type),
+        fold="add",
     ),
     Metric(
         "hf_training_predicted_cost_usd",
@@ -471,6 +500,7 @@ METRICS: tuple[Metric, ...] = (
         "run",
         "Cost of the whole run in `currency`, extrapolated from the steps done; absent below 2 % and without a price.",
         lambda s: _one(_forecast(s, lambda f: f.cost), _project(s), s.tariff.currency),
+        fold="add",
     ),
     Metric(
         "hf_training_samples_total",
@@ -639,6 +669,7 @@ METRICS: tuple[Metric, ...] = (
         "host",
         "Processes of a measured command; only for `hf-eco2ai monitor`.",
         lambda s: _one(None if s.tree is None else s.tree.processes),
+        fold="add",
     ),
 )
 
@@ -650,8 +681,12 @@ def exposed_name(metric: Metric) -> str:
 
 def markdown_table() -> str:
     """The contract as a table, for docs/metrics.md and `hf-eco2ai metrics`."""
+    return as_table((exposed_name(m), m.kind, (*m.labels, *SCOPE_LABELS[m.scope]), m.help) for m in METRICS)
+
+
+def as_table(families: Iterable[tuple[str, Kind, Values, str]]) -> str:
+    """Name, type, labels and meaning of families, as a table."""
     lines = ["| family | type | labels | meaning |", "|---|---|---|---|"]
-    for metric in METRICS:
-        labels = ", ".join(f"`{label}`" for label in (*metric.labels, *SCOPE_LABELS[metric.scope]))
-        lines.append(f"| `{exposed_name(metric)}` | {metric.kind} | {labels} | {metric.help} |")
+    for name, kind, labels, said in families:
+        lines.append(f"| `{name}` | {kind} | {', '.join(f'`{label}`' for label in labels)} | {said} |")
     return "\n".join(lines)
