@@ -26,8 +26,7 @@ from hf_eco2ai.journal.read import Here, Refused
 from hf_eco2ai.journal.resume import Beginning, Checkpoint, begin
 from hf_eco2ai.journal.spending import Spending
 from hf_eco2ai.journal.write import Journal
-from hf_eco2ai.outputs.labels import LabelRules
-from hf_eco2ai.outputs.server import Endpoint
+from hf_eco2ai.own_endpoint import OwnEndpoint
 from hf_eco2ai.ranks import Ranks
 from hf_eco2ai.records import EndReason, Failure, Footprint, HostTotals, Phase, RunState, Snapshot, TreeUsage
 from hf_eco2ai.run import RunProgress
@@ -133,7 +132,7 @@ class LiveRun:
         self._spending = self._make_spending()
         self._next_spending = 0.0
         self._journal: Journal | None = None
-        self._endpoint: Endpoint | None = None
+        self._endpoint: OwnEndpoint | None = None
         self._begun_monotonic: float | None = None
         self._monitor = wiring.monitor(
             config,
@@ -183,16 +182,11 @@ class LiveRun:
                 now=self._context.now,
                 fail=self._monitor.fail,
                 look=self._look,
+                leave=self._withdraw,
             )
         if config.export_prometheus:
-            monitor = self._monitor
-            self._endpoint = Endpoint(
-                config.prometheus_host,
-                config.prometheus_port,
-                lambda: () if monitor.snapshot is None else (monitor.snapshot,),
-                LabelRules(config.max_projects, config.aggregate_similar_models, config.label_cleanup_enabled),
-                compression=config.compression_enabled,
-                fail=monitor.fail,
+            self._endpoint = OwnEndpoint(
+                config, self._folder, self._here, self.identity, lambda: self._monitor.snapshot, self._monitor.fail
             )
         if self._sigterm is not None:
             termination.listen(self._sigterm)
@@ -217,7 +211,7 @@ class LiveRun:
             if self._journal is not None:
                 self._journal.close(self._last, LAST_LINE_SECONDS)
             if self._endpoint is not None:
-                self._endpoint.stop()
+                self._endpoint.close()
 
     # What hosts tell each other
 
@@ -279,7 +273,13 @@ class LiveRun:
         if self._journal is not None and snapshot.state == "running":
             self._journal.note(snapshot, marked)
 
+    def _withdraw(self) -> None:
+        if self._endpoint is not None:
+            self._endpoint.withdraw()
+
     def _look(self) -> None:
+        if self._endpoint is not None:
+            self._endpoint.keep()
         self._shares.claims = self._neighbours.look()
         now = self._context.now()
         if self._spending is not None and now >= self._next_spending:

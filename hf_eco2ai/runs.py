@@ -1,7 +1,6 @@
 """What `hf-eco2ai runs` prints, follows and deletes."""
 
 import json
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,8 @@ from hf_eco2ai.journal.format import Header, Totals
 from hf_eco2ai.journal.read import Here, Refused, Tail
 from hf_eco2ai.outputs import text
 from hf_eco2ai.outputs.report import Report, live_line
+from hf_eco2ai.outputs.shown import ShownRun, plain
+from hf_eco2ai.outputs.shown import summary as figures
 
 FOLLOW_SECONDS = 1.0
 """Time between two looks at a journal that is followed."""
@@ -118,44 +119,7 @@ def _when(unix: float) -> str:
 
 def summary(run: Run) -> dict[str, Any]:
     """A run for programs, short. JSON-ready: NaN and infinities are strings, as in the journal."""
-    plain: dict[str, Any] = _plain(_summary(run))
-    return plain
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _plain(part) for name, part in value.items()}
-    if isinstance(value, list):
-        return [_plain(part) for part in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    return value
-
-
-def _summary(run: Run) -> dict[str, Any]:
-    s = run.snapshot
-    return {
-        "run_id": run.run_id,
-        "project_name": s.identity.project_name,
-        "model_name": s.identity.model_name,
-        "experiment_name": s.identity.experiment_name,
-        "trainer": s.identity.trainer,
-        "state": s.state,
-        "end_reason": s.end_reason,
-        "parent": s.identity.parent,
-        "started_unix": s.identity.started_unix,
-        "updated_unix": s.updated_unix,
-        "seconds": s.seconds,
-        "energy_kwh": s.total.kwh,
-        "co2_kg": s.total.kg,
-        "cost": s.total.cost,
-        "currency": s.tariff.currency,
-        "wasted_kwh": s.wasted.kwh,
-        "basis": s.basis,
-        "steps": s.progress.steps,
-        "hosts": sorted({totals.host for totals in run.hosts}),
-        "journals": [str(attempt.path) for attempt in run.attempts],
-    }
+    return {**figures(ShownRun((run.snapshot,))), "journals": [str(attempt.path) for attempt in run.attempts]}
 
 
 def shown(run: Run, columns: int) -> str:
@@ -183,8 +147,8 @@ def report_json(run: Run) -> str:
     newest = run.newest
     at = newest.header.monotonic if newest.line is None else newest.line.monotonic
     full = lines.totals_line(run.snapshot, newest.header, monotonic=at)
-    everything = {**_summary(run), "report": full.model_dump(mode="json", exclude_none=True)}
-    return json.dumps(_plain(everything), indent=2, ensure_ascii=False)
+    everything = {**summary(run), "report": plain(full.model_dump(mode="json", exclude_none=True))}
+    return json.dumps(everything, indent=2, ensure_ascii=False)
 
 
 def follow(

@@ -265,16 +265,15 @@ def test_an_instant_that_no_clock_has_shown_is_a_dash(folder: Path) -> None:
 
 
 def test_figures_that_are_no_numbers_are_strings_in_json(folder: Path) -> None:
-    used = lines.HostUsed(host="node1", joules=float("nan"), grams=float("inf"))
-    standing = lines.Standing(loss=float("nan"))
-    put(folder, line={"used": used, "progress": standing})
+    put(folder, line={"progress": lines.Standing(loss=float("nan"), grad_norm=float("inf"))})
 
     def refuse(constant: str) -> None:
         raise AssertionError(constant)
 
-    for arguments in (["--json"], ["show", "--json", "0123456789ab"]):
-        assert '"energy_kwh": "NaN"' in said(*arguments).stdout
-        json.loads(said(*arguments).stdout, parse_constant=refuse)
+    output = said("show", "--json", "0123456789ab").stdout
+    assert '"loss": "NaN"' in output
+    assert '"grad_norm": "Infinity"' in output
+    json.loads(output, parse_constant=refuse)
 
 
 # Showing
@@ -508,7 +507,7 @@ def test_an_age_that_is_none_deletes_nothing(folder: Path, age: str) -> None:
     aged(folder, year=365 * DAY)
     result = said("prune", "--older-than", age, "--yes")
     assert result.exit_code == 2
-    assert "say a number and m, h, d or w, such as 30d" in result.stderr
+    assert "say a number and s, m, h, d or w, such as 30d" in result.stderr
     assert left(folder) == {"year"}
 
 

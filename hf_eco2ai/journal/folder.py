@@ -127,7 +127,7 @@ class Run:
     def snapshot(self) -> Snapshot:
         """The whole run as it stands on disk, all attempts and hosts together."""
         newest = self.newest
-        line = newest.line or _nothing_yet(newest.header)
+        line = newest.line or nothing_yet(newest.header)
         snapshot = lines.snapshot(newest.header, line)
         mine = snapshot.attempt
         before = [_less(totals, mine) if totals.host == mine.host else totals for totals in self.hosts]
@@ -176,7 +176,8 @@ def _less(totals: HostTotals, part: HostTotals) -> HostTotals:
     )
 
 
-def _nothing_yet(header: Header) -> Totals:
+def nothing_yet(header: Header) -> Totals:
+    """What a journal tells of which only the header has been written."""
     return Totals(
         at_unix=header.at_unix,
         monotonic=header.monotonic,
@@ -315,11 +316,11 @@ class Neighbours:
         for path in list(self._live):
             over = self._ended(path)
             if over is not None:
-                self._over[path] = _claims(self._live.pop(path).header, over)
+                self._over[path] = claims_of(self._live.pop(path).header, over)
         too_old = self._now() - HISTORY_SECONDS
         self._over = {path: over for path, over in self._over.items() if any(claim.end > too_old for claim in over)}
         live = {(met.header.process, met.header.launch): met.header for met in self._live.values()}  # A copy claims nothing.
-        ongoing = [claim for header in live.values() for claim in _claims(header, math.inf)]
+        ongoing = [claim for header in live.values() for claim in claims_of(header, math.inf)]
         claims = tuple(sorted([*ongoing, *itertools.chain.from_iterable(self._over.values())]))
         if claims != self.claims:
             self.claims = claims
@@ -383,6 +384,7 @@ class Neighbours:
         return self._now() if line is None else line.monotonic
 
 
-def _claims(header: Header, end: float) -> tuple[Claim, ...]:
+def claims_of(header: Header, end: float) -> tuple[Claim, ...]:
+    """What the run of a journal uses of its host, until `end` on the monotonic clock."""
     names = (device.uuid if device.component == "gpu" else f"{device.component}{device.scope}" for device in header.devices)
     return tuple(Claim(name, header.begun_monotonic, end) for name in names)

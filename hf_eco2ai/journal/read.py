@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple, get_args
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from hf_eco2ai.journal.format import FORMAT, Header, Line, Totals, checked
+from hf_eco2ai.journal.format import FORMAT, Done, Header, HostUsed, Line, Totals, checked
 from hf_eco2ai.records import RunState
 
 fcntl: Any = import_module("fcntl") if os.name == "posix" else None
@@ -27,6 +27,25 @@ TAIL = 8 << 20
 """So many bytes at the end of a file are searched for its last line; only then the whole file is read."""
 
 _TOO_LONG = f"longer than {LONGEST_LINE} bytes"
+_DAMAGED = "damaged or torn: its check is wrong or missing"
+_FOREIGN = "not a line of a journal"
+_NO_HEADER = "the header is missing"
+IMPOSSIBLE = "impossible: "
+"""Begins what is wrong with a line that is whole, and tells what cannot be."""
+_SECOND_HEADER = f"{IMPOSSIBLE}a second header"
+
+RefusedKind = Literal[
+    "damaged", "foreign", "impossible", "newer_format", "no_header", "not_of_the_schema", "too_long", "unreadable"
+]
+_KINDS: dict[str, RefusedKind] = {
+    _TOO_LONG: "too_long",
+    _DAMAGED: "damaged",
+    _FOREIGN: "foreign",
+    _NO_HEADER: "no_header",
+    IMPOSSIBLE: "impossible",
+    "format ": "newer_format",
+}
+REFUSED_KINDS: tuple[RefusedKind, ...] = get_args(RefusedKind)
 
 MOST_REFUSED = 100
 """So many damaged lines at the end of a file are told of at most."""
@@ -34,6 +53,15 @@ MOST_REFUSED = 100
 SILENT_INTERVALS = 4
 SILENT_SECONDS = 20.0
 """A run on another host is lost after so many journal intervals without a line, and not before so many seconds."""
+
+LONGEST_INTERVAL = 3600.0
+"""Seconds. `journal_interval` is no longer, whatever a header says."""
+
+MOST_USED = 1e18
+"""Joules, grams, money or seconds: no run has used so much. Beyond, sums with others' figures would say nothing of those."""
+
+MOST_DONE = 1 << 63
+"""Steps, samples, tokens or bytes; a double, which every figure becomes in the end, cannot hold an integer of any size."""
 
 _LINE: TypeAdapter[Header | Totals] = TypeAdapter(Line)
 
@@ -45,6 +73,12 @@ class Refused(NamedTuple):
     line: int | None
     """Counted from 1; None for the file as a whole, or where reading began in its middle."""
     reason: str
+
+    @property
+    def kind(self) -> RefusedKind:
+        """What sort of reason it is, for a label."""
+        known = next((kind for begin, kind in _KINDS.items() if self.reason.startswith(begin)), None)
+        return known or ("unreadable" if self.line is None else "not_of_the_schema")
 
     def __str__(self) -> str:
         return f"{self.path}{'' if self.line is None else f', line {self.line}'}: {self.reason}"
@@ -80,9 +114,9 @@ def parse(line: bytes) -> Header | Totals:
 
     """
     if not line.startswith(b"{"):
-        raise ValueError("not a line of a journal")
+        raise ValueError(_FOREIGN)
     if not checked(line):
-        raise ValueError("damaged or torn: its check is wrong or missing")
+        raise ValueError(_DAMAGED)
     try:
         parsed = _LINE.validate_json(line)
     except ValidationError as error:
@@ -91,7 +125,54 @@ def parse(line: bytes) -> Header | Totals:
         raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
     if isinstance(parsed, Header):
         _refuse_newer(line)
+    wrong = _impossible(parsed)
+    if wrong:
+        raise ValueError(IMPOSSIBLE + wrong)
     return parsed
+
+
+def _impossible(line: Header | Totals) -> str:
+    """What cannot be in a line, however well it is formed; empty where nothing is. It would spoil the sums of other runs."""
+    if isinstance(line, Header):
+        done, accounts = line.done_before, line.inherited
+        instants, counts = [line.begun_monotonic, line.run.started_unix], _counts(done)
+    else:
+        done, accounts = line.progress, [line.used, *line.elsewhere, *(line.inherited or [])]
+        instants, counts = [], itertools.chain(_counts(done), _other_counts(line))
+    if not all(map(math.isfinite, [line.at_unix, line.monotonic, *instants])):
+        return "an instant that is no number"
+    figures = itertools.chain(_seconds(done), *map(_figures, accounts))
+    if not all(0 <= figure <= MOST_USED for figure in figures):
+        return "a total that is negative, no number, or more than there can be"
+    if not all(0 <= count < MOST_DONE for count in counts):
+        return "a count that is negative, or more than there can be"
+    return ""
+
+
+def _figures(used: HostUsed) -> Iterator[float]:
+    for part in (used, used.wasted, *used.phases.values()):
+        yield from (figure for figure in (part.joules, part.grams, part.energy_cost, part.compute_cost) if figure is not None)
+    yield from used.grams_by_factor_type.values()
+    yield from (phase.seconds for phase in used.phases.values())
+    for device in used.devices.values():
+        yield from (device.joules, device.observed_seconds)
+
+
+def _seconds(done: Done) -> tuple[float, ...]:
+    return () if done.step_durations is None else (done.step_durations.sum_seconds,)
+
+
+def _counts(done: Done) -> Iterator[int]:
+    yield from (done.steps, done.samples, done.tokens or 0, *done.failed_steps.values())
+    if done.step_durations is not None:
+        yield from done.step_durations.counts
+
+
+def _other_counts(line: Totals) -> Iterator[int]:
+    yield from (line.progress.global_step, line.progress.max_steps, line.progress.epochs, *line.errors.values())
+    yield line.journal_bytes or 0
+    if line.tree is not None:
+        yield from (line.tree.processes, line.tree.rss_bytes, line.tree.peak_processes, line.tree.peak_rss_bytes)
 
 
 def _refuse_newer(line: bytes) -> None:
@@ -110,6 +191,18 @@ def _open(path: Path) -> BinaryIO:
         os.close(fd)
         raise OSError(errno.EINVAL, "not a plain file", str(path))
     return os.fdopen(fd, "rb")
+
+
+def ending(path: Path, size: int, count: int) -> bytes:
+    """The last `count` bytes of a file of this size.
+
+    Raises:
+        OSError: the file cannot be opened or read.
+
+    """
+    with _open(path) as file:
+        file.seek(max(0, size - count))
+        return file.read(count)
 
 
 def raw_lines(file: BinaryIO) -> Iterator[tuple[int, bytes | None, bool]]:
@@ -174,7 +267,7 @@ def head(path: Path, refuse: Refuse = ignore) -> Header | None:
         refuse(Refused(path, 1, str(error)))
         return None
     if not isinstance(parsed, Header):
-        refuse(Refused(path, 1, "the header is missing"))
+        refuse(Refused(path, 1, _NO_HEADER))
         return None
     return parsed
 
@@ -193,8 +286,7 @@ def last(path: Path, refuse: Refuse = ignore) -> Totals | None:
         found, refused = _last_in_tail(file, end)
         if found is not None or end <= TAIL:
             if refuse is not ignore:
-                for offset, reason in reversed(refused):
-                    refuse(Refused(path, _number_at(file, offset), reason))
+                _refuse_all(file, path, refused, refuse)
             return found
     newest: Totals | None = None
     for line in read(path, refuse):
@@ -244,14 +336,35 @@ def _backwards(file: BinaryIO, end: int) -> Iterator[tuple[int, bytes | None]]:
         yield 0, None if too_long else rest
 
 
-def _number_at(file: BinaryIO, offset: int) -> int:
-    """The number of the line that begins there. Reads all before it, so only for what is damaged."""
-    file.seek(0)
-    number = 1
-    while offset > 0 and (block := file.read(min(BLOCK, offset))):
-        offset -= len(block)
-        number += block.count(b"\n")
-    return number
+def _refuse_all(file: BinaryIO, path: Path, found: list[tuple[int, str]], refuse: Refuse) -> None:
+    """In the order of the file, with the numbers of the lines that begin at these offsets. Reads all before them, but once."""
+    position, number = 0, 1
+    for offset, reason in sorted(found):
+        number += _newlines(file, position, offset)
+        position = offset
+        refuse(Refused(path, number, reason))
+
+
+def _newlines(file: BinaryIO, begin: int, end: int) -> int:
+    file.seek(begin)
+    count, left = 0, end - begin
+    while left > 0 and (block := file.read(min(BLOCK, left))):
+        left -= len(block)
+        count += block.count(b"\n")
+    return count
+
+
+def _whole(file: BinaryIO, end: int) -> int:
+    """Where the line begins that is not all there yet: after the last newline before `end`."""
+    position = end
+    while position > 0:
+        begin = max(0, position - BLOCK)
+        file.seek(begin)
+        newline = file.read(position - begin).rfind(b"\n")
+        if newline >= 0:
+            return begin + newline + 1
+        position = begin
+    return 0
 
 
 def _totals(line: bytes) -> Totals | None:
@@ -318,9 +431,39 @@ class Tail:
 
     def _begin(self) -> None:
         self._offset = 0
-        self._number = 0
+        self._number: int | None = 0
         self._skipping = False
         self._newer = False
+        self._has_header = False
+
+    @property
+    def number(self) -> int | None:
+        """Of the last line that was read, counted from 1; None where reading began in the middle."""
+        return self._number
+
+    def to_end(self) -> Totals | None:
+        """The newest line of totals that is there now; `lines` goes on after it. None where there is none yet.
+
+        Found from the end: a journal of a month is a gigabyte. For a file whose `head` was read.
+
+        Raises:
+            OSError: the file cannot be opened or read.
+
+        """
+        with _open(self.path) as file:
+            status = os.fstat(file.fileno())
+            found, refused = _last_in_tail(file, status.st_size)
+            if found is not None:
+                self._file = (status.st_dev, status.st_ino)
+                self._offset, self._number, self._has_header = _whole(file, status.st_size), None, True
+                # A line that is not all there is told of by `lines`, once it is too long to be one.
+                told = [(offset, reason) for offset, reason in refused if offset < self._offset]
+                _refuse_all(file, self.path, told, self._refuse)
+                return found
+        newest: Totals | None = None
+        for line in self.lines():
+            newest = line if isinstance(line, Totals) else newest
+        return newest
 
     def lines(self) -> Iterator[Header | Totals]:
         """New lines. Starts again at the beginning where another file has taken the name, or the file has become shorter.
@@ -340,23 +483,38 @@ class Tail:
                     if len(line) < LONGEST_LINE:
                         return  # It is not all there yet.
                     if not self._skipping:
-                        self._refuse(Refused(self.path, self._number + 1, _TOO_LONG))
+                        self._tell(file, self._offset, _TOO_LONG, whole=False)
                     self._offset, self._skipping = file.tell(), True
                     continue
-                self._offset = file.tell()
-                self._number += 1
+                began, self._offset = self._offset, file.tell()
+                self._number = None if self._number is None else self._number + 1
                 if self._skipping:
                     self._skipping = False
                     continue
-                yield from self._parsed(line[:-1])
+                yield from self._parsed(file, began, line[:-1])
 
-    def _parsed(self, line: bytes) -> Iterator[Header | Totals]:
+    def _parsed(self, file: BinaryIO, began: int, line: bytes) -> Iterator[Header | Totals]:
         try:
-            yield parse(line)
+            parsed = parse(line)
         except ValueError as error:
             self._newer = isinstance(error, NewerFormatError)
             if line:
-                self._refuse(Refused(self.path, self._number, str(error)))
+                self._tell(file, began, str(error), whole=True)
+            return
+        if isinstance(parsed, Header):
+            if self._has_header:
+                self._tell(file, began, _SECOND_HEADER, whole=True)
+                return
+            self._has_header = True
+        yield parsed
+
+    def _tell(self, file: BinaryIO, began: int, reason: str, *, whole: bool) -> None:
+        """Refuse the line that begins there; one that is not whole has not been counted yet."""
+        if self._number is None:  # Reading began in the middle, so this once the lines before are counted.
+            after = file.tell()
+            self._number = _newlines(file, 0, began) + (1 if whole else 0)
+            file.seek(after)
+        self._refuse(Refused(self.path, self._number + (0 if whole else 1), reason))
 
 
 # Whether the run still lives
@@ -462,6 +620,12 @@ def state(
             return "running" if held else "lost"
     elif writer.boot_id and here.boot_id and header.host == here.host:
         return "lost"  # The machine has been booted since.
-    last_sign = max(changed_unix, header.at_unix if line is None else line.at_unix)
-    silence = (time.time() if now_unix is None else now_unix) - last_sign
-    return "lost" if silence > max(SILENT_SECONDS, SILENT_INTERVALS * header.journal_interval) else "running"
+    now = time.time() if now_unix is None else now_unix
+    said = header.at_unix if line is None else line.at_unix
+    last_sign = max(changed_unix, said) if said <= now else changed_unix  # The writer's clock may be far ahead of ours.
+    return "lost" if now - last_sign > patience(header) else "running"
+
+
+def patience(header: Header) -> float:
+    """Seconds of silence after which nothing is known of the present of a run any more."""
+    return max(SILENT_SECONDS, SILENT_INTERVALS * min(LONGEST_INTERVAL, header.journal_interval))

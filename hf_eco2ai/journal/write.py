@@ -196,7 +196,8 @@ class Journal:
     """Takes snapshots from the sampler and writes them every `interval` s, at marks, and at the end.
 
     `header` makes the header from the first snapshot. `look` is called in the same thread, once at the beginning and then at
-    each interval, for what else has to do with the folder. Failures go to `fail`, and what failed is tried again.
+    each interval, for what else has to do with the folder, and `leave` at the end. Failures go to `fail`, and what failed is
+    tried again.
     """
 
     def __init__(
@@ -208,6 +209,7 @@ class Journal:
         now: Callable[[], float],
         fail: Callable[[Failure], None],
         look: Callable[[], None] = lambda: None,
+        leave: Callable[[], None] = lambda: None,
         files: Files = os,
     ) -> None:
         self._file = File(folder, files)
@@ -217,6 +219,7 @@ class Journal:
         self._now = now
         self._fail = fail
         self._look = look
+        self._leave = leave
         self._pending: deque[_Note] = deque(maxlen=PENDING_LINES)
         self._last_note = float("-inf")
         self._wake = threading.Event()
@@ -267,6 +270,7 @@ class Journal:
                 self._wake.wait()
                 self._wake.clear()
             self._write_pending()
+            self._attempt(self._leave, "look")
             self._attempt(self._file.close, "close")
         finally:
             self._looked.set()

@@ -1,87 +1,100 @@
-"""The HTTP app: `/metrics`, `/healthz`, `/readyz` and a small page. The same app in the training process and in a daemon."""
+"""The HTTP app: `/metrics`, probes, the API and the page. The same in the training process and in a daemon."""
 
-import gzip
 from collections.abc import Callable, Sequence
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
-from hf_eco2ai.outputs.exposition import Body, Exposition
-from hf_eco2ai.outputs.labels import LabelRules
+from hf_eco2ai.outputs.answer import Making, answer, plain_text, refuse, require, said
+from hf_eco2ai.outputs.api import Api
+from hf_eco2ai.outputs.exposition import Exposition
+from hf_eco2ai.outputs.limits import Limits
 from hf_eco2ai.outputs.page import page
+from hf_eco2ai.outputs.page_style import CONTENT_SECURITY_POLICY
+from hf_eco2ai.outputs.scrape import Outcome, Scrapes
 from hf_eco2ai.records import Snapshot
 
-GZIP_LEVEL = 4
-"""A scrape of 8 GPUs is 30 kB; level 4 makes it 3 kB in a third of the time of level 9."""
-
-MOST_RENDERED = 8
-"""Different `Accept` headers for which one snapshot's exposition is kept."""
+HTML = "text/html; charset=utf-8"
 
 
-def build_app(snapshots: Callable[[], Sequence[Snapshot]], rules: LabelRules, *, compression: bool) -> Starlette:
-    """An ASGI app over whatever `snapshots` returns at the time of a request."""
-    endpoint = _Endpoint(snapshots, Exposition(snapshots, rules), compression)
-    return Starlette(
-        routes=[
-            Route("/metrics", endpoint.metrics),
-            Route("/healthz", endpoint.healthz),
-            Route("/readyz", endpoint.readyz),
-            Route("/", endpoint.page),
-        ]
+def build_app(
+    snapshots: Callable[[], Sequence[Snapshot]],
+    exposition: Exposition,
+    *,
+    compression: bool,
+    version: Callable[[], object] | None = None,
+    in_thread: bool = False,
+    limits: Limits | None = None,
+    ready: Callable[[], bool] | None = None,
+    forget: Callable[[str], bool] | None = None,
+    write_token: Callable[[], str] | None = None,
+    observe: Callable[[Outcome, float], None] = lambda _outcome, _seconds: None,
+) -> Starlette:
+    """An ASGI app over whatever `snapshots` returns at the time of a request; a run's leading process comes first.
+
+    `version` compares equal for as long as `exposition` would be rendered the same; where it is not given, for as long as the
+    snapshots do. `ready` is asked by `/readyz`; where it is not given, any snapshot will do. `forget` stops serving a run that is
+    over, and says whether it was there; whoever asks for that needs the `write_token`. An empty one lets nobody.
+    """
+    scrapes = Scrapes(
+        lambda openmetrics: exposition.render(openmetrics=openmetrics),
+        compression=compression,
+        version=version or (lambda: tuple(snapshots())),
+        in_thread=in_thread,
+        limits=limits,
+        observe=observe,
     )
+    making = Making(in_thread=in_thread)
+    pages = _Pages(snapshots, ready or (lambda: bool(snapshots())), compression, making)
+    api = Api(snapshots, compression=compression, making=making, forget=forget, write_token=write_token)
+    app = Starlette(
+        routes=[
+            Route("/metrics", scrapes.metrics),
+            Route("/healthz", pages.healthz),
+            Route("/readyz", pages.readyz),
+            Route("/", pages.page),
+            *api.routes(),
+        ],
+        exception_handlers={HTTPException: refuse},
+    )
+    app.router.redirect_slashes = False
+    return app
 
 
-def accepts_gzip(header: str) -> bool:
-    """Whether an `Accept-Encoding` header allows gzip (RFC 9110, 12.5.3): named, and not with a quality of 0."""
-    for part in header.lower().split(","):
-        name, _, parameters = part.strip().partition(";")
-        if name.strip() == "gzip":
-            quality = parameters.replace(" ", "").removeprefix("q=")
-            return quality not in {"0", "0.", "0.0", "0.00", "0.000"}
-    return False
+class _Pages:
+    """What people and probes look at."""
 
-
-class _Endpoint:
-    def __init__(self, snapshots: Callable[[], Sequence[Snapshot]], exposition: Exposition, compression: bool) -> None:
+    def __init__(
+        self, snapshots: Callable[[], Sequence[Snapshot]], ready: Callable[[], bool], compression: bool, making: Making
+    ) -> None:
         self._snapshots = snapshots
-        self._exposition = exposition
+        self._ready = ready
         self._compression = compression
-        self._rendered_for: tuple[Snapshot, ...] = ()
-        self._rendered: dict[tuple[str, bool], Body] = {}
+        self._making = making
 
-    async def metrics(self, request: Request) -> Response:
-        """The exposition. Rendered once per snapshot, so that a tenth scrape in a second costs next to nothing."""
-        accept = request.headers.get("accept", "")
-        zipped = self._compression and accepts_gzip(request.headers.get("accept-encoding", ""))
-        snapshots = tuple(self._snapshots())
-        if snapshots != self._rendered_for:
-            self._rendered_for = snapshots
-            self._rendered = {}
-        body = self._rendered.get((accept, zipped))
-        if body is None:
-            body = self._exposition.body(accept)
-            if zipped:
-                body = Body(gzip.compress(body.content, GZIP_LEVEL), body.content_type)
-            if len(self._rendered) >= MOST_RENDERED:
-                self._rendered.clear()
-            self._rendered[accept, zipped] = body
-        headers = {"vary": "accept, accept-encoding", "content-type": body.content_type}
-        if zipped:
-            headers["content-encoding"] = "gzip"
-        return Response(body.content, headers=headers)
+    # Probes are answered whatever they accept: nobody restarts a server because of a header.
 
-    async def healthz(self, _request: Request) -> Response:
+    async def healthz(self, request: Request) -> Response:
         """The process answers."""
-        return PlainTextResponse("ok\n")
+        return plain_text(request, 200, "ok")
 
-    async def readyz(self, _request: Request) -> Response:
+    async def readyz(self, request: Request) -> Response:
         """There is something to scrape."""
-        if self._snapshots():
-            return PlainTextResponse("ok\n")
-        return PlainTextResponse("no reading yet\n", status_code=503)
+        return plain_text(request, 200, "ok") if self._ready() else plain_text(request, 503, "no reading yet")
 
-    async def page(self, _request: Request) -> Response:
+    async def page(self, request: Request) -> Response:
         """What this is, what runs, where to go."""
-        return HTMLResponse(page(self._snapshots()))
+        require(request, HTML)
+        snapshots, chosen = self._snapshots(), request.query_params.get("run")
+
+        def made() -> Response:
+            shown = page(snapshots, chosen)
+            content, headers = shown.html.encode(), {"content-security-policy": CONTENT_SECURITY_POLICY}
+            if shown.found:
+                return answer(request, content, HTML, headers, compression=self._compression)
+            return said(request, 404, content, {**headers, "content-type": HTML, "cache-control": "no-cache"})
+
+        return await self._making(made)

@@ -1,18 +1,21 @@
-"""Serves the app from a thread of the training process, and leaves nothing behind."""
+"""Serves an app from a thread of its own: a daemon's, or that of a training process, where it leaves nothing behind."""
 
 import asyncio
 import errno
 import logging
 import os
 import socket
+import ssl
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import Any
 
 import psutil
 
-from hf_eco2ai.outputs.labels import LabelRules
-from hf_eco2ai.records import Failure, Snapshot
+from hf_eco2ai.errors import ConfigError
+from hf_eco2ai.outputs.limits import Limits, Refusal
+from hf_eco2ai.records import Failure
 
 logger = logging.getLogger("hf_eco2ai")
 
@@ -21,11 +24,11 @@ PORTS_TO_TRY = 50
 
 STOP_SECONDS = 1.0
 
-KEEP_ALIVE_SECONDS = 90
-"""Longer than scrape intervals are, so that Prometheus need not connect anew each time; uvicorn's default is 5 s."""
-
 ANSWER_SECONDS = 0.05
 """A scrape that is under way when the run ends has so long to be answered; it takes 5 ms."""
+
+BACKLOG = 128
+"""Connections that the kernel keeps for us. We take as many at once, so by so many `Limits.connections` may be exceeded."""
 
 _open_sockets: "weakref.WeakSet[socket.socket]" = weakref.WeakSet()
 
@@ -40,137 +43,181 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_close_in_child)
 
 
-class Endpoint:
-    """The HTTP endpoint of one run: binds at once, serves from its own thread.
+def bind(host: str, port: int) -> socket.socket:
+    """A socket that listens there, for a daemon. Raises `ConfigError` that names the option to change."""
+    try:
+        return _listen(host, port)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            holder = holder_of(port)
+            taken = f"by {holder}: stop that" if holder else "by another process: stop that"
+            raise ConfigError(f"Port {port} is taken {taken}, or choose another with --port.") from error
+        if error.errno == errno.EACCES:
+            raise ConfigError(f"Port {port} may not be opened by this user: choose one above 1023 with --port.") from error
+        what = f"{host!r} is not an address of this machine ({error.strerror}): choose another with --host."
+        raise ConfigError(what) from error
 
-    Where the port is taken it tries the next ones, and says which it got and by whom the first is taken. `url` is None where
-    none could be had; training goes on without an endpoint. `fail` gets what went wrong.
+
+def bind_near(host: str, port: int, fail: Callable[[Failure], None], ports_to_try: int = PORTS_TO_TRY) -> socket.socket | None:
+    """A socket that listens at the port or, where that is taken, at one of the next ones; for a training.
+
+    `fail` is told which one it is instead, and by whom the first is taken. None where there is none to be had; training goes on
+    without an endpoint.
+    """
+    for candidate in [port] if port == 0 else range(port, min(port + ports_to_try, 65536)):
+        try:
+            listener = _listen(host, candidate)
+        except OSError as error:
+            if error.errno in {errno.EADDRINUSE, errno.EACCES}:
+                continue
+            what = f"prometheus_host: cannot listen on {host}:{candidate} ({error}). The run is measured without /metrics."
+            fail(Failure("endpoint_failed", f"bind {host}", what))
+            return None
+        if candidate != port:
+            fail(
+                _port_taken(
+                    port, f"/metrics of this run is on port {listener.getsockname()[1]}. Set prometheus_port to choose another."
+                )
+            )
+        return listener
+    fail(_port_taken(port, "so are those after it, and this run has no /metrics. Set prometheus_port to a free one."))
+    return None
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except UnicodeError as error:  # A name with a part of more than 63 letters.
+        raise OSError(errno.EADDRNOTAVAIL, str(error)) from error
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _port_taken(port: int, instead: str) -> Failure:
+    holder = holder_of(port)
+    return Failure("port_taken", f"port {port}", f"Port {port} is taken{' by ' + holder if holder else ''}: {instead}")
+
+
+def holder_of(port: int) -> str:
+    """The process that listens on a port, where we may know it; empty otherwise."""
+    try:
+        for connection in psutil.net_connections("tcp"):
+            if connection.laddr and connection.laddr.port == port and connection.status == psutil.CONN_LISTEN and connection.pid:
+                return f"{psutil.Process(connection.pid).name()} (pid {connection.pid})"
+    except psutil.Error:
+        return ""
+    return ""
+
+
+class Endpoint:
+    """An HTTP endpoint on a listening socket, served from its own thread, where `app` is called to make the ASGI app.
+
+    `url` is None without a socket. `fail` gets what went wrong; `refused`, called in the endpoint's thread, who was sent away
+    before the app has seen a request. `tls` is asked with each connection for the context, and has to answer from memory; None
+    is plain HTTP.
     """
 
     def __init__(
         self,
-        host: str,
-        port: int,
-        snapshots: Callable[[], Sequence[Snapshot]],
-        rules: LabelRules,
+        listener: socket.socket | None,
+        app: Callable[[], Any],
         *,
-        compression: bool,
         fail: Callable[[Failure], None],
+        limits: Limits | None = None,
+        tls: Callable[[], ssl.SSLContext | None] = lambda: None,
+        refused: Callable[[Refusal], None] = lambda _: None,
     ) -> None:
-        self._snapshots = snapshots
-        self._rules = rules
-        self._compression = compression
+        self._app = app
         self._fail = fail
+        self._limits = limits or Limits()
+        self._tls = tls
+        self._refused = refused
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop_requested: asyncio.Event | None = None
         self._stopping = False
-        self._socket = self._bind(host, port)
-        self.url = None if self._socket is None else _url(self._socket)
-        self._thread = threading.Thread(target=self._serve, args=(self._socket,), name="hf_eco2ai-endpoint", daemon=True)
-        if self._socket is not None:
-            _open_sockets.add(self._socket)
+        self._grace = ANSWER_SECONDS
+        self._address = None if listener is None else _address(listener)
+        self._thread = threading.Thread(target=self._serve, args=(listener,), name="hf_eco2ai-endpoint", daemon=True)
+        if listener is not None:
+            _open_sockets.add(listener)
             self._thread.start()
 
-    def stop(self) -> None:
-        """Finish what is being answered, close the port and end the thread. Waits a second at most."""
+    @property
+    def url(self) -> str | None:
+        """Where it is served, without a slash at the end."""
+        return None if self._address is None else f"{'http' if self._tls() is None else 'https'}://{self._address}"
+
+    def stop(self, grace: float = ANSWER_SECONDS) -> None:
+        """Finish what is being answered, in `grace` seconds, close the port and end the thread. Waits a second longer at most."""
+        self._grace = grace
         self._stopping = True
         if self._loop is not None and self._stop_requested is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._stop_requested.set)
         if self._thread.is_alive():
-            self._thread.join(STOP_SECONDS)
-
-    def _bind(self, host: str, port: int) -> socket.socket | None:
-        try:
-            family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        except OSError as error:
-            what = f"prometheus_host: {host!r} is not an address of this machine ({error}). The run is measured without /metrics."
-            self._fail(Failure("endpoint_failed", f"resolve {host}", what))
-            return None
-        candidates = [port] if port == 0 else [p for p in range(port, port + PORTS_TO_TRY) if p <= 65535]  # noqa: PLR2004
-        for candidate in candidates:
-            listener = socket.socket(family, kind, protocol)
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                listener.bind((address[0], candidate, *address[2:]))
-                listener.listen()
-            except OSError as error:
-                listener.close()
-                if error.errno not in {errno.EADDRINUSE, errno.EACCES}:
-                    what = (
-                        f"prometheus_host: cannot listen on {host}:{candidate} ({error}). The run is measured without /metrics."
-                    )
-                    self._fail(Failure("endpoint_failed", f"bind {host}", what))
-                    return None
-                continue
-            if port not in {0, candidate}:
-                self._say_port_taken(port, candidate)
-            return listener
-        self._say_port_taken(port, None)
-        return None
-
-    def _say_port_taken(self, port: int, instead: int | None) -> None:
-        holder = _holder(port)
-        taken = f"port {port} is taken{' by ' + holder if holder else ''}"
-        if instead is None:
-            what = f"{taken}, and so are those after it: no /metrics for this run. Set prometheus_port to a free one."
-        else:
-            what = f"{taken}: /metrics of this run is on port {instead}. Set prometheus_port to choose another."
-        self._fail(Failure("port_taken", f"port {port}", what[0].upper() + what[1:]))
+            self._thread.join(grace + STOP_SECONDS)
 
     def _serve(self, listener: socket.socket) -> None:
+        quiet = _Quiet()
+        logging.getLogger("uvicorn.error").addFilter(quiet)
         try:
             asyncio.run(self._serve_until_stopped(listener))
         except Exception as error:  # noqa: BLE001 - the HTTP stack is foreign, and it must not take training with it
-            what = f"The /metrics endpoint broke: {error!r}. The run is still measured."
+            what = f"The /metrics endpoint broke: {error!r}. What is measured is not affected."
             self._fail(Failure("endpoint_failed", f"endpoint {type(error).__name__}", what))
         finally:
+            logging.getLogger("uvicorn.error").removeFilter(quiet)
             listener.close()
 
     async def _serve_until_stopped(self, listener: socket.socket) -> None:
         # The HTTP stack is imported here, in the endpoint's own thread, so that training does not wait for it.
         import uvicorn  # noqa: PLC0415
+        from uvicorn.server import ServerState  # noqa: PLC0415
 
-        from hf_eco2ai.outputs.app import build_app  # noqa: PLC0415
+        from hf_eco2ai.outputs.connection import Connection  # noqa: PLC0415
+        from hf_eco2ai.outputs.connections import Connections  # noqa: PLC0415
 
-        self._loop, self._stop_requested = asyncio.get_running_loop(), asyncio.Event()
+        loop = self._loop = asyncio.get_running_loop()
+        self._stop_requested = asyncio.Event()
         if self._stopping:
             return
-        app = build_app(self._snapshots, self._rules, compression=self._compression)
+        # Of uvicorn we take the protocol. Its server looks ten times a second whether it should end.
         config = uvicorn.Config(
-            app,
-            loop="asyncio",
+            self._app(),
             http="h11",
             ws="none",
             lifespan="off",
             interface="asgi3",
             log_config=None,
-            access_log=False,
-            date_header=False,
-            server_header=False,
-            timeout_keep_alive=KEEP_ALIVE_SECONDS,
-            timeout_graceful_shutdown=1,
+            proxy_headers=False,  # Anybody on this machine could claim to come from elsewhere.
+            h11_max_incomplete_event_size=self._limits.header_bytes,
+            timeout_keep_alive=self._limits.keep_alive_seconds,
         )
-        server = uvicorn.Server(config)
-        stop_requested, loop = self._stop_requested, self._loop
+        config.load()
+        state = ServerState()
+        connections = Connections(self._limits, self._tls, self._refused)
 
-        async def wait_for_stop() -> None:
-            # In place of uvicorn's own loop, which wakes ten times a second to look whether it should end.
-            await stop_requested.wait()
-            # asyncio leaks a connection that it accepts in the very moment of closing, so first stop accepting, then close.
-            loop.remove_reader(listener.fileno())
-            await asyncio.sleep(ANSWER_SECONDS)
-            # Whoever has not taken his answer by now would hold up the end of training.
-            for connection in list(server.server_state.connections):
-                connection.transport.abort()
+        def connect() -> asyncio.Protocol:
+            connection: asyncio.Protocol = Connection(connections, config=config, server_state=state, app_state={})
+            return connection
+
+        server = await loop.create_server(connect, sock=listener, backlog=BACKLOG)
+        await self._stop_requested.wait()
+        # asyncio leaks a connection that it accepts in the very moment of closing, so first stop accepting, then close.
+        loop.remove_reader(listener.fileno())
+        await asyncio.sleep(min(self._grace, ANSWER_SECONDS))
+        await connections.answered(self._grace - ANSWER_SECONDS)
+        # Whoever has not taken his answer by now would hold up the end of training.
+        connections.abort()
+        for _ in range(3):  # TLS takes so many rounds to notice.
             await asyncio.sleep(0)
-
-        server.main_loop = wait_for_stop
-        quiet = _Quiet()
-        logging.getLogger("uvicorn.error").addFilter(quiet)
-        try:
-            await server.serve(sockets=[listener])
-        finally:
-            logging.getLogger("uvicorn.error").removeFilter(quiet)
+        server.close()
 
 
 class _Quiet(logging.Filter):
@@ -185,18 +232,7 @@ class _Quiet(logging.Filter):
         return record.thread != self._thread_id or record.levelno >= logging.ERROR
 
 
-def _url(listener: socket.socket) -> str:
+def _address(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     shown = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(host, host)  # noqa: S104
-    return f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
-
-
-def _holder(port: int) -> str:
-    """The process that listens on a port, where we may know it; empty otherwise."""
-    try:
-        for connection in psutil.net_connections("tcp"):
-            if connection.laddr and connection.laddr.port == port and connection.status == psutil.CONN_LISTEN and connection.pid:
-                return f"{psutil.Process(connection.pid).name()} (pid {connection.pid})"
-    except psutil.Error:
-        return ""
-    return ""
+    return f"[{shown}]:{port}" if ":" in shown else f"{shown}:{port}"

@@ -1,8 +1,10 @@
-"""Figures as people read them: three significant digits and the unit that fits."""
+"""Figures as people read them: three significant digits and the unit that fits. Whatever a journal says, nothing here raises."""
 
+import math
 import textwrap
 import unicodedata
 from collections.abc import Sequence
+from datetime import datetime, timezone
 
 from hf_eco2ai.records import BudgetStatus, DeviceStatus, EndReason, Footprint, GridFactor, Method, Tariff, TreeUsage
 
@@ -11,6 +13,12 @@ NARROWEST = 20
 
 MOST_CHARACTERS = 200
 """Of a name that is cut; more than the columns it is cut to, and few enough to look at one by one."""
+
+UNKNOWN = "-"
+"""In place of what is no number: NaN, an infinity."""
+
+MOST_IN_FULL = 1e15
+"""A figure above is written with an exponent: nobody reads 300 digits."""
 
 _ENERGY = ((3.6e9, "MWh"), (3.6e6, "kWh"), (3.6e3, "Wh"), (1.0, "J"))
 _MASS = ((1e6, "t"), (1e3, "kg"), (1.0, "g"), (1e-3, "mg"))
@@ -48,12 +56,20 @@ def power(watts: float) -> str:
 
 def money(amount: float, tariff: Tariff) -> str:
     """`0.0123 USD`, `12.30 USD`; small change in full, since nobody counts money in powers of ten."""
-    said = f"{amount:.2f}" if amount >= 1 else f"{amount:.3g}"
+    if not math.isfinite(amount):
+        return UNKNOWN
+    if abs(amount) >= MOST_IN_FULL:
+        return f"{amount:.3g} {tariff.currency}"
+    said = f"{amount:.2f}" if abs(amount) >= 1 else f"{amount:.3g}"
     return f"{amount:.7f} {tariff.currency}" if "e" in said else f"{said} {tariff.currency}"
 
 
 def duration(seconds: float) -> str:
     """`2 d 03 h`, `1 h 05 min`, `3 min 20 s`, `12.3 s`."""
+    if not math.isfinite(seconds):
+        return UNKNOWN
+    if abs(seconds) >= MOST_IN_FULL:
+        return f"{seconds:.3g} s"
     if round(seconds, 1) < 60:  # noqa: PLR2004
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -66,7 +82,27 @@ def duration(seconds: float) -> str:
 
 def percent(ratio: float) -> str:
     """`99.7 %`; never rounded up to 100 %."""
+    if not 0 <= ratio < math.inf:
+        return UNKNOWN
     return "100 %" if ratio >= 1 else f"{min(ratio * 100, 99.9):.1f} %"
+
+
+def count(number: int) -> str:
+    """`12,345`."""
+    if abs(number) < MOST_IN_FULL:
+        return f"{number:,}"
+    try:
+        return f"{float(number):.3g}"
+    except OverflowError:  # JSON has integers that no float can hold.
+        return UNKNOWN
+
+
+def instant(unix: float) -> str:
+    """`2026-11-18 11:06:40`, in UTC."""
+    try:
+        return datetime.fromtimestamp(unix, tz=timezone.utc).strftime("%Y-%m-%d %H:%M:%S")
+    except (ValueError, OverflowError, OSError):  # No clock has ever said so.
+        return UNKNOWN
 
 
 def footprint(total: Footprint, tariff: Tariff) -> str:
@@ -86,15 +122,24 @@ def budget(status: BudgetStatus, tariff: Tariff) -> str:
     }[status.kind]()
     whose = " by the project" if status.scope == "project" else ""
     when = {"none": "", "day": " today (UTC)", "month": " this month (UTC)"}[status.period]
-    return f"{100 * status.used_ratio:.3g} % of {limit} used{whose}{when}"
+    return f"{_used(status)} of {limit} used{whose}{when}"
+
+
+def _used(status: BudgetStatus) -> str:
+    try:
+        used = 100 * status.used_ratio
+    except ZeroDivisionError:  # No setting allows a budget of nothing, but a journal may say so.
+        return UNKNOWN
+    return f"{used:.3g} %" if math.isfinite(used) else UNKNOWN
 
 
 def tree(usage: TreeUsage) -> str:
     """What the processes of a measured command have used."""
     if usage.peak_processes == 0:  # It was over before anyone looked; how many there were nobody knows.
         return f"{duration(usage.cpu_seconds)} of CPU time"
-    most = "1 process" if usage.peak_processes == 1 else f"{usage.peak_processes} processes"
-    return f"{duration(usage.cpu_seconds)} of CPU time, at most {most} and {usage.peak_rss_bytes / 1e6:,.0f} MB at once"
+    most = "1 process" if usage.peak_processes == 1 else f"{count(usage.peak_processes)} processes"
+    megabytes = count((usage.peak_rss_bytes + 500_000) // 10**6)
+    return f"{duration(usage.cpu_seconds)} of CPU time, at most {most} and {megabytes} MB at once"
 
 
 def wasted(total: Footprint, like: float | None = None) -> str:
@@ -106,7 +151,8 @@ def factor(grid: GridFactor) -> str:
     """The grid factor with its source and year."""
     place = "-".join(part for part in (grid.country, grid.region) if part)
     year = f", {grid.year}" if grid.year else ""
-    said = f"{grid.grams_per_kwh:g} gCO₂e/kWh {grid.factor_type} ({f'{place}: ' if place else ''}{grid.source}{year})"
+    grams = f"{grid.grams_per_kwh:g}" if math.isfinite(grid.grams_per_kwh) else UNKNOWN
+    said = f"{grams} gCO₂e/kWh {grid.factor_type} ({f'{place}: ' if place else ''}{grid.source}{year})"
     return f"{said}, ASSUMED: no country is set" if grid.assumed else said
 
 
@@ -134,6 +180,11 @@ def _columns(character: str) -> int:
 def printable(shown: str) -> str:
     """In one line, and without what would move the cursor or turn the direction of writing."""
     return "".join(c if c.isprintable() else " " for c in shown)
+
+
+def encodable(name: str) -> str:
+    """A file name that is no UTF-8 (with lone surrogates, that is) with escapes, as it stands in a journal."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def padded(shown: str, columns: int) -> str:
@@ -186,9 +237,11 @@ def wrapped(lines: str, columns: int) -> str:
 
 
 def _scaled(value: float, units: Sequence[tuple[float, str]], like: float | None = None) -> str:
+    if not math.isfinite(value):
+        return UNKNOWN
     scale = abs(value if like is None else like)
     size, unit = next(((s, u) for s, u in units if scale >= s), units[-1])
     scaled = value / size
-    if abs(scaled) >= 100:  # noqa: PLR2004
+    if 100 <= abs(scaled) < MOST_IN_FULL:  # noqa: PLR2004
         return f"{scaled:,.0f} {unit}"
     return f"{scaled:.3g} {unit}"

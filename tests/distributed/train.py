@@ -137,7 +137,7 @@ def scrape(url: str) -> str:
 
 def exposed(snapshot: Snapshot) -> str:
     """What `/metrics` would say of it."""
-    return Exposition(lambda: [snapshot], LabelRules()).body("text/plain").content.decode()
+    return Exposition(lambda: [snapshot], LabelRules()).render().decode()
 
 
 def as_json(totals: HostTotals) -> dict[str, Any]:

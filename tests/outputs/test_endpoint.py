@@ -15,8 +15,10 @@ from typing import Any
 
 import pytest
 
+from hf_eco2ai.outputs.app import build_app
+from hf_eco2ai.outputs.exposition import Exposition
 from hf_eco2ai.outputs.labels import LabelRules
-from hf_eco2ai.outputs.server import Endpoint
+from hf_eco2ai.outputs.server import Endpoint, bind_near
 from hf_eco2ai.records import Failure, Snapshot
 from tests.outputs.recorded import recorded_run
 
@@ -26,7 +28,11 @@ def serving(
     port: int = 0, *snapshots: Snapshot, compression: bool = True, host: str = "127.0.0.1"
 ) -> Iterator[tuple[Endpoint, list[Failure]]]:
     failures: list[Failure] = []
-    endpoint = Endpoint(host, port, lambda: snapshots, LabelRules(), compression=compression, fail=failures.append)
+    endpoint = Endpoint(
+        bind_near(host, port, failures.append),
+        lambda: build_app(lambda: snapshots, Exposition(lambda: snapshots, LabelRules()), compression=compression),
+        fail=failures.append,
+    )
     try:
         yield endpoint, failures
     finally:

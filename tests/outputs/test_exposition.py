@@ -26,8 +26,6 @@ from hf_eco2ai.records import (
 )
 from tests.outputs.recorded import JOULES, recorded_run
 
-OPENMETRICS = "application/openmetrics-text; version=1.0.0"
-
 CONTRACT = {
     "hf_training_co2_kg_total": {"project_name", "model_name"},
     "hf_training_co2_rate_kg_per_hour": {"project_name"},
@@ -66,8 +64,8 @@ CONTRACT = {
 NETWORK_ONLY = "hf_training_network_latency_ms"
 
 
-def text_of(*snapshots: Snapshot, accept: str = "text/plain", rules: LabelRules | None = None) -> str:
-    return Exposition(lambda: snapshots, rules or LabelRules()).body(accept).content.decode()
+def text_of(*snapshots: Snapshot, openmetrics: bool = False, rules: LabelRules | None = None) -> str:
+    return Exposition(lambda: snapshots, rules or LabelRules()).render(openmetrics=openmetrics).decode()
 
 
 def samples(text: str) -> dict[str, list[tuple[dict[str, str], float]]]:
@@ -137,7 +135,7 @@ def test_the_first_half_second_of_power_is_set_up_and_the_rest_is_training() -> 
 
 
 def test_openmetrics_parsers_accept_the_exposition_and_read_the_same_figures() -> None:
-    text = text_of(recorded_run(), accept=OPENMETRICS)
+    text = text_of(recorded_run(), openmetrics=True)
     families = {family.name: family for family in parse_openmetrics(text)}  # type: ignore[no-untyped-call]
     assert families["hf_training_step_count"].type == "unknown"
     assert families["hf_training_energy_kwh"].samples[0].value == pytest.approx(JOULES / 3.6e6)

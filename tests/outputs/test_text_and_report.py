@@ -425,7 +425,7 @@ def test_the_page_has_budgets_other_hosts_and_what_was_wasted() -> None:
         inherited=(HostTotals("<gone>", Footprint(7.2e6), wasted=Footprint(1.8e6, 206.0)),),
         budgets=(BudgetStatus("energy", 20.0, 5.0),),
     )
-    said = page([shown])
+    said = page([shown]).html
 
     for expected in ("Host &lt;gone&gt;", "2 kWh", "5 kWh", "Energy budget", "25 % of 20 kWh used", "0.5 kWh, 206 g CO₂e of it"):
         assert expected in said

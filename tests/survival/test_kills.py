@@ -82,7 +82,7 @@ def counters(text: str) -> Counters:
 
 
 def shown(snapshot: Snapshot) -> Counters:
-    return counters(Exposition(lambda: (snapshot,), LabelRules()).body("text/plain").content.decode())
+    return counters(Exposition(lambda: (snapshot,), LabelRules()).render().decode())
 
 
 def lateness(child: Child, died: float) -> float:

@@ -109,7 +109,7 @@ class After(TrainerCallback):  # type: ignore[misc]
         every = self.scene.options.get("render_every")
         callback = self.scene.callback
         if every and callback is not None and callback.snapshot is not None and state.global_step % every == 0:
-            text = Exposition(lambda: (callback.snapshot,) if callback.snapshot else (), LabelRules()).body("text/plain").content
+            text = Exposition(lambda: (callback.snapshot,) if callback.snapshot else (), LabelRules()).render()
             with (self.scene.folder / f"metrics.{os.getpid()}").open("ab", buffering=0) as file:
                 file.write(text + b"\0")
 
