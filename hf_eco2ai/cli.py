@@ -129,7 +129,7 @@ def prune(context: click.Context, *, older_than: str | None, keep: int | None, d
 
     if older_than is None and keep is None:
         raise click.UsageError("say which: --older-than 30d, or --keep 100, or both")
-    age = None if older_than is None else _seconds(older_than)
+    age = None if older_than is None else _seconds("--older-than", older_than)
     chosen = all_runs.prunable(_read(context).runs, older_than=age, keep=keep)
     if not chosen:
         click.echo("Nothing to delete.")
@@ -179,6 +179,48 @@ def monitor(*, project: str, settings: tuple[str, ...], quiet: bool, command: tu
     sys.exit(code)
 
 
+@cli.command()
+@click.option("--runs-dir", type=click.Path(path_type=Path), help="The folder of journals, if not the one that the settings say.")
+@click.option("--wait", is_flag=True, help="Wait for a named folder that is not there yet.")
+@click.option("--all-hosts", is_flag=True, help="Serve the runs of all hosts that write to the folder, not only of this one.")
+@click.option("--retention", default="1h", show_default=True, metavar="AGE", help="So long a run that is over is served.")
+@click.option(
+    "--max-runs", default=2000, show_default=True, type=click.IntRange(min=1), help="Serve so many at most, live ones first."
+)
+@click.option("--node", is_flag=True, help="Measure the machine itself too: hf_node_*.")
+@click.option(
+    "--state-dir", type=click.Path(path_type=Path), help="Where counters are kept across restarts (--node, run_label=false)."
+)
+@click.option("--host", help="Address to listen on, if not prometheus_host (127.0.0.1). 0.0.0.0 opens it to the network.")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on, if not prometheus_port (9091). 0: any free one.")
+@click.option(
+    "--web.config.file",
+    "web_config_file",
+    type=click.Path(path_type=Path),
+    help="TLS, client certificates, passwords: a file as Prometheus' exporters have it.",
+)
+@click.option("--token-file", type=click.Path(path_type=Path), help="Token for what changes something (DELETE in the API).")
+@click.option("--max-requests", default=40, show_default=True, type=click.IntRange(1, 10_000), help="Scrapes answered at once.")
+@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A setting, as in `hf-eco2ai config`.")
+@click.option("--log-level", default="info", show_default=True, type=click.Choice(["debug", "info", "warning", "error"]))
+@click.option("--check", is_flag=True, help="Only check all this, and exit.")
+@click.option("--systemd-unit", is_flag=True, help="Print a unit for systemd that runs this command, and exit.")
+def serve(*, settings: tuple[str, ...], log_level: str, check: bool, systemd_unit: bool, **chosen: Any) -> None:
+    """Serve all runs of this host on one port: the exporter to install once per node.
+
+    Follows the folder of journals, and serves each run while it lives and for a while after. Trainings that find a daemon open
+    no port of their own. Logs to stderr; ends on SIGTERM; SIGHUP looks at folder and web config at once.
+    """
+    from hf_eco2ai import serve as service  # noqa: PLC0415 - as above
+
+    if systemd_unit:
+        click.echo(service.systemd_unit(sys.argv), nl=False)
+        return
+    config = dict(_setting(text) for text in settings)
+    retention = _seconds("--retention", chosen.pop("retention"))
+    sys.exit(service.serve(config, chosen, retention=retention, log_level=log_level, only_check=check))
+
+
 class _Where(NamedTuple):
     runs_dir: Path | None
     project: str
@@ -202,17 +244,17 @@ def _read(context: click.Context) -> "Folder":
     return folder
 
 
-_AGES = {"m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+_AGES = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 
 
-def _seconds(age: str) -> float:
+def _seconds(option: str, age: str) -> float:
     number, unit = age[:-1], age[-1:]
     try:
         seconds = float(number) * _AGES[unit]
     except (ValueError, KeyError):
         seconds = -1.0
     if not 0 <= seconds < math.inf:
-        raise click.UsageError(f"--older-than {age}: say a number and m, h, d or w, such as 30d")
+        raise click.UsageError(f"{option} {age}: say a number and s, m, h, d or w, such as 30d")
     return seconds
 
 
