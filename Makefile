@@ -70,10 +70,11 @@ $(COMPAT_VENV)/.dev: pyproject.toml | $(COMPAT_VENV)/bin/python
 	$(COMPAT_VENV)/bin/python -m pip install --quiet --disable-pip-version-check 'transformers<5' -e '.[trainer,dev]'
 	@touch $@
 
-# The tests scrape with a real Prometheus, compile a stand-in for NVIDIA's driver library, and play several hosts in network namespaces.
-SYSTEM = prometheus gcc libc6-dev iproute2 util-linux mount hostname
+# The tests scrape with a real Prometheus, compile a stand-in for NVIDIA's driver library, play several hosts in network namespaces,
+# and check the unit for systemd and the shell scripts of examples/.
+SYSTEM = prometheus gcc libc6-dev iproute2 util-linux mount hostname systemd shellcheck openssl
 system:
-	@for tool in prometheus promtool cc ip unshare mount hostname; do \
+	@for tool in prometheus promtool cc ip unshare setpriv mount hostname systemd-analyze shellcheck openssl; do \
 	  command -v $$tool >/dev/null || { \
 	    echo "Installing Debian's packages $(SYSTEM) for the tests ..."; \
 	    $(SUDO) apt-get update -q && $(SUDO) apt-get install -y -q --no-install-recommends $(SYSTEM); break; }; \

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from hf_eco2ai.runs import Folder
 
 
+_PATH = click.Path(readable=False, path_type=Path)
+"""Whether it may be read, and what to do where not, says whoever reads it."""
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="hf-eco2ai")
 def cli() -> None:
@@ -180,7 +184,7 @@ def monitor(*, project: str, settings: tuple[str, ...], quiet: bool, command: tu
 
 
 @cli.command()
-@click.option("--runs-dir", type=click.Path(path_type=Path), help="The folder of journals, if not the one that the settings say.")
+@click.option("--runs-dir", type=_PATH, help="The folder of journals, if not the one that the settings say.")
 @click.option("--wait", is_flag=True, help="Wait for a named folder that is not there yet.")
 @click.option("--all-hosts", is_flag=True, help="Serve the runs of all hosts that write to the folder, not only of this one.")
 @click.option("--retention", default="1h", show_default=True, metavar="AGE", help="So long a run that is over is served.")
@@ -188,18 +192,16 @@ def monitor(*, project: str, settings: tuple[str, ...], quiet: bool, command: tu
     "--max-runs", default=2000, show_default=True, type=click.IntRange(min=1), help="Serve so many at most, live ones first."
 )
 @click.option("--node", is_flag=True, help="Measure the machine itself too: hf_node_*.")
-@click.option(
-    "--state-dir", type=click.Path(path_type=Path), help="Where counters are kept across restarts (--node, run_label=false)."
-)
+@click.option("--state-dir", type=_PATH, help="Where counters are kept across restarts (--node, run_label=false).")
 @click.option("--host", help="Address to listen on, if not prometheus_host (127.0.0.1). 0.0.0.0 opens it to the network.")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on, if not prometheus_port (9091). 0: any free one.")
 @click.option(
     "--web.config.file",
     "web_config_file",
-    type=click.Path(path_type=Path),
+    type=_PATH,
     help="TLS, client certificates, passwords: a file as Prometheus' exporters have it.",
 )
-@click.option("--token-file", type=click.Path(path_type=Path), help="Token for what changes something (DELETE in the API).")
+@click.option("--token-file", type=_PATH, help="Token for what changes something (DELETE in the API).")
 @click.option("--max-requests", default=40, show_default=True, type=click.IntRange(1, 10_000), help="Scrapes answered at once.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A setting, as in `hf-eco2ai config`.")
 @click.option("--log-level", default="info", show_default=True, type=click.Choice(["debug", "info", "warning", "error"]))

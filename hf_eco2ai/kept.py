@@ -15,7 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
-from hf_eco2ai.errors import ConfigError
+from hf_eco2ai.errors import ConfigError, TakenError
 from hf_eco2ai.records import Failure
 
 fcntl: Any = import_module("fcntl") if os.name == "posix" else None
@@ -48,7 +48,8 @@ class Kept:
         """Read what is kept. A damaged file is moved aside to `<name>.damaged`, which is said, and nothing is kept then.
 
         Raises:
-            ConfigError: another daemon keeps its counters in this folder, or the file may not be read.
+            TakenError: another daemon keeps its counters in this folder.
+            ConfigError: the file may not be read.
 
         """
         self._path = path
@@ -89,8 +90,8 @@ class Kept:
             return {}
         except OSError as error:
             raise ConfigError(
-                f"the kept counters in {self._path} cannot be read ({error.strerror}): let this user read and write them, "
-                "or name another folder with --state-dir"
+                f"The kept counters in {self._path} cannot be read ({error.strerror}). Let this user read and write them, "
+                "or name another folder with --state-dir."
             ) from error
         try:
             return _sections(data)
@@ -189,8 +190,8 @@ def _hold(folder: Path) -> int | None:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         os.close(fd)
-        raise ConfigError(
-            f"another daemon keeps its counters in {folder}: stop that one, or name another folder with --state-dir"
+        raise TakenError(
+            f"Another daemon keeps its counters in {folder}: stop that one, or name another folder with --state-dir."
         ) from error
     except OSError:
         pass  # A file system without locks.

@@ -34,6 +34,21 @@ def test_every_make_target_in_the_readme_exists() -> None:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
+def test_the_map_of_the_design_names_every_module() -> None:
+    text = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    modules = [file for file in (ROOT / "hf_eco2ai").rglob("*.py") if file.name != "__init__.py"]
+    assert len(modules) > 30
+    missing = [str(file.relative_to(ROOT)) for file in modules if not re.search(rf"\b{file.stem}\b", text)]
+    assert missing == []
+
+
+def test_the_layers_of_the_design_are_those_that_are_kept() -> None:
+    kept = re.search(r"^layers = \[\n(.*?)^\]", (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    assert kept is not None
+    layers = re.findall(r'"(.+)"', kept[1].replace("hf_eco2ai.", ""))
+    assert "\n".join(layers) in (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+
+
 def _python(page: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", (ROOT / "docs" / page).read_text(encoding="utf-8"), re.DOTALL)
 

@@ -14,6 +14,8 @@ import hf_eco2ai
 from hf_eco2ai.cli import cli, main
 from hf_eco2ai.config import CarbonConfig
 from hf_eco2ai.outputs.metrics import METRICS, exposed_name
+from hf_eco2ai.outputs.node_metrics import NODE_METRICS
+from hf_eco2ai.outputs.self_metrics import SELF_METRICS
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "hf_eco2ai"
@@ -22,6 +24,13 @@ GUIDE_SETTINGS = {
     "project_name", "country", "region", "export_prometheus", "prometheus_port", "measurement_interval", "export_batch_size",
     "compression_enabled", "max_projects", "aggregate_similar_models", "label_cleanup_enabled", "carbon_budget_kg",
 }  # fmt: skip
+
+FAMILIES: list[tuple[str, str, str]] = [
+    *((exposed_name(metric), metric.kind, metric.help) for metric in METRICS),
+    *((metric.name, metric.kind, metric.help) for metric in NODE_METRICS),
+    *((metric.name, metric.kind, metric.help) for metric in SELF_METRICS),
+]
+"""Name, type and help of all that `/metrics` may serve."""
 
 
 def modules_after(statement: str) -> set[str]:
@@ -96,22 +105,21 @@ def test_a_wrong_setting_is_one_sentence_on_the_command_line(
 
 
 def test_names_of_metrics_are_unique_and_described() -> None:
-    names = [exposed_name(metric) for metric in METRICS]
+    names = [name for name, _, _ in FAMILIES]
     assert len(names) == len(set(names))
-    assert all(metric.help.endswith(".") for metric in METRICS)
+    assert all(said.endswith(".") for _, _, said in FAMILIES)
 
 
 def test_files_that_name_a_metric_name_one_that_exists() -> None:
-    known = {exposed_name(metric) for metric in METRICS}
-    known |= {
-        metric.name + suffix for metric in METRICS if metric.kind == "histogram" for suffix in ("_bucket", "_sum", "_count")
-    }
+    known = {name for name, _, _ in FAMILIES}
+    known |= {name + suffix for name, kind, _ in FAMILIES if kind == "histogram" for suffix in ("_bucket", "_sum", "_count")}
     folders = ("README.md", "docs", "dashboards", "alerting", "prometheus", "examples")
     files = [file for name in folders for file in [ROOT / name, *(ROOT / name).rglob("*")] if file.is_file()]
     assert files
     for file in files:
         if file.suffix in {".md", ".json", ".yml", ".yaml", ".py"}:
-            named = set(re.findall(r"\bhf_training_[a-z0-9_]*[a-z0-9]\b(?!\*|_)", file.read_text(encoding="utf-8")))
+            text = file.read_text(encoding="utf-8")
+            named = set(re.findall(r"\bhf_(?:training|node|exporter)_[a-z0-9_]*[a-z0-9]\b(?!\*|_)", text))
             assert named <= known, f"{file.relative_to(ROOT)} names {sorted(named - known)}"
 
 

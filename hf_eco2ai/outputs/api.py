@@ -108,12 +108,14 @@ class Api:
         making: Making,
         forget: Callable[[str], bool] | None,
         write_token: Callable[[], str] | None,
+        refused: Callable[[str, str], None] = lambda _path, _client: None,
     ) -> None:
         self._snapshots = snapshots
         self._compression = compression
         self._making = making
         self._forget = forget
         self._write_token = write_token
+        self._refused = refused
 
     def routes(self) -> list[Route]:
         """For the app. An id may hold slashes, so whatever follows is one."""
@@ -162,13 +164,17 @@ class Api:
 
     def _allowed(self, request: Request) -> Callable[[str], bool]:
         """What forgets a run, for whoever has the token."""
+        client = request.client.host if request.client is not None else ""
+        path = text.cut(request.scope["path"], LONGEST_NAMED)
         try:
             token = "" if self._write_token is None else self._write_token()
         except ConfigError as error:  # It names a file of the server, which is not for everybody to know.
             raise HTTPException(503, "The server cannot read its token file now.") from error
         if self._forget is None or not token:
+            self._refused(path, client)
             raise HTTPException(403, "Nothing can be deleted here. `hf-eco2ai serve --token-file FILE` would allow it.")
         if not any(_same(given, token) for given in _given(request)):
+            self._refused(path, client)
             what = f"Deleting needs the token of --token-file, as `Authorization: Bearer TOKEN` or in {TOKEN_HEADER}."
             raise HTTPException(401, what, {"WWW-Authenticate": 'Bearer realm="hf_eco2ai"'})
         return self._forget
@@ -210,7 +216,7 @@ def _listed(snapshots: Sequence[Snapshot], query: Mapping[str, Any]) -> bytes:
     runs = [run for run in shown_runs(snapshots) if _fits(run, query)]
     first = query.get("offset", 0)
     page = runs[first : first + query.get("limit", DEFAULT_RUNS)]
-    return run_list(page, len(runs)).model_dump_json().encode()
+    return _bytes(run_list(page, len(runs)).model_dump_json())
 
 
 def _fits(run: ShownRun, query: Mapping[str, Any]) -> bool:
@@ -223,7 +229,14 @@ def _detailed(run: ShownRun | None, run_id: str) -> bytes:
 
     if run is None:
         raise _unknown(run_id)
-    return run_detail(run).model_dump_json().encode()
+    return _bytes(run_detail(run).model_dump_json())
+
+
+def _bytes(content: str) -> bytes:
+    """With escapes also for what JSON allows and a terminal obeys: people read this with curl."""
+    if content.isprintable():
+        return content.encode()
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in content).encode()
 
 
 def _unknown(run_id: str) -> HTTPException:

@@ -32,12 +32,14 @@ def build_app(
     forget: Callable[[str], bool] | None = None,
     write_token: Callable[[], str] | None = None,
     observe: Callable[[Outcome, float], None] = lambda _outcome, _seconds: None,
+    refused: Callable[[str, str], None] = lambda _path, _client: None,
 ) -> Starlette:
     """An ASGI app over whatever `snapshots` returns at the time of a request; a run's leading process comes first.
 
     `version` compares equal for as long as `exposition` would be rendered the same; where it is not given, for as long as the
     snapshots do. `ready` is asked by `/readyz`; where it is not given, any snapshot will do. `forget` stops serving a run that is
-    over, and says whether it was there; whoever asks for that needs the `write_token`. An empty one lets nobody.
+    over, and says whether it was there; whoever asks for that needs the `write_token`. An empty one lets nobody. Who has not got
+    it goes to `refused`, by path and client.
     """
     scrapes = Scrapes(
         lambda openmetrics: exposition.render(openmetrics=openmetrics),
@@ -49,7 +51,7 @@ def build_app(
     )
     making = Making(in_thread=in_thread)
     pages = _Pages(snapshots, ready or (lambda: bool(snapshots())), compression, making)
-    api = Api(snapshots, compression=compression, making=making, forget=forget, write_token=write_token)
+    api = Api(snapshots, compression=compression, making=making, forget=forget, write_token=write_token, refused=refused)
     app = Starlette(
         routes=[
             Route("/metrics", scrapes.metrics),

@@ -4,12 +4,13 @@ import platform
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, disable_created_metrics
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
 from hf_eco2ai.outputs.labels import LabelRules
+from hf_eco2ai.outputs.metrics import Kind, as_table
 from hf_eco2ai.version import __version__, commit
 
 SCRAPE_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -19,7 +20,7 @@ class SelfMetric(NamedTuple):
     """One family."""
 
     name: str
-    kind: str
+    kind: Kind
     labels: tuple[str, ...]
     help: str
 
@@ -54,6 +55,11 @@ SELF_METRICS: tuple[SelfMetric, ...] = (
 """Beside these, `process_*` of this process, as prometheus_client has them (Linux only). All begin at 0 with the process."""
 
 
+def markdown_table() -> str:
+    """The families as a table, for the docs."""
+    return as_table(SELF_METRICS)
+
+
 class Watched(NamedTuple):
     """What the rest of the daemon knows at the time of a scrape."""
 
@@ -75,6 +81,7 @@ class SelfMetrics(Collector):
     def __init__(self, watched: Callable[[], Watched], rules: LabelRules) -> None:
         self._watched = watched
         self._rules = rules
+        disable_created_metrics()  # type: ignore[no-untyped-call] # For the whole process, which is the daemon's.
         self._rows = {row.name: row for row in SELF_METRICS}
         self.registry = CollectorRegistry(auto_describe=False)
         self._scrapes = self._histogram("hf_exporter_scrape_duration_seconds")

@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 
-from hf_eco2ai.errors import ConfigError
+from hf_eco2ai.errors import ConfigError, TakenError
 from hf_eco2ai.outputs.limits import Limits, Refusal
 from hf_eco2ai.records import Failure
 
@@ -51,7 +51,7 @@ def bind(host: str, port: int) -> socket.socket:
         if error.errno == errno.EADDRINUSE:
             holder = holder_of(port)
             taken = f"by {holder}: stop that" if holder else "by another process: stop that"
-            raise ConfigError(f"Port {port} is taken {taken}, or choose another with --port.") from error
+            raise TakenError(f"Port {port} is taken {taken}, or choose another with --port.") from error
         if error.errno == errno.EACCES:
             raise ConfigError(f"Port {port} may not be opened by this user: choose one above 1023 with --port.") from error
         what = f"{host!r} is not an address of this machine ({error.strerror}): choose another with --host."

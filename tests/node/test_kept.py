@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_eco2ai.errors import ConfigError
+from hf_eco2ai.errors import ConfigError, TakenError
 from hf_eco2ai.kept import Kept
 from hf_eco2ai.records import Failure
 
@@ -304,7 +304,7 @@ def test_a_file_that_may_not_be_read_is_not_overwritten_but_said(path: Path, fai
 
 def test_two_daemons_do_not_share_a_folder_but_one_follows_the_other(path: Path, failures: list[Failure]) -> None:
     kept = Kept(path, failures.append)
-    with pytest.raises(ConfigError, match=rf"another daemon keeps its counters in {re.escape(str(path.parent))}: .*--state-dir"):
+    with pytest.raises(TakenError, match=rf"Another daemon keeps its counters in {re.escape(str(path.parent))}: .*--state-dir"):
         Kept(path, failures.append)
     kept.close()
     Kept(path, failures.append).close()

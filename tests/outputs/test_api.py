@@ -319,6 +319,16 @@ def test_a_run_that_goes_on_anywhere_is_not_forgotten(hosts: int) -> None:
     assert (response.status_code, len(served.runs)) == (409, hosts)
 
 
+def test_who_has_not_got_the_token_is_told_of_with_path_and_client_alone() -> None:
+    refused: list[tuple[str, str]] = []
+    ended = run("a", state="ended")
+    for token in (TOKEN, ""):
+        app = app_of(ended, forget=lambda _: True, write_token=lambda: token, refused=lambda *who: refused.append(who))  # noqa: B023
+        ask(app, "/api/v1/runs/a", "DELETE", Authorization="Bearer a-wrong-one")
+    assert [path for path, _ in refused] == ["/api/v1/runs/a"] * 2
+    assert "a-wrong-one" not in str(refused)
+
+
 def test_without_a_token_of_its_own_a_server_forgets_nothing_and_says_how_it_would() -> None:
     ended = run("a", state="ended")
     nothing = Served(ended, token="").app
