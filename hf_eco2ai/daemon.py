@@ -7,7 +7,6 @@ import threading
 import time
 from collections import Counter, deque
 from functools import partial
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -19,8 +18,13 @@ from hf_eco2ai.journal.follow import Follower
 from hf_eco2ai.journal.read import IMPOSSIBLE, Here, Refused
 from hf_eco2ai.kept import Kept
 from hf_eco2ai.node import Node
+from hf_eco2ai.outputs.app import build_app
+from hf_eco2ai.outputs.doors import Doors
+from hf_eco2ai.outputs.exposition import Exposition
+from hf_eco2ai.outputs.folding import LIVE, OfAll
 from hf_eco2ai.outputs.limits import Refusal
 from hf_eco2ai.outputs.logfmt import FIELDS, log
+from hf_eco2ai.outputs.node_metrics import NodeMetrics
 from hf_eco2ai.outputs.self_metrics import SelfMetrics, Watched
 from hf_eco2ai.outputs.server import Endpoint, bind
 from hf_eco2ai.outputs.web_config import WebConfig, WebConfigFile
@@ -66,20 +70,21 @@ class Daemon:
         self._to_forget: deque[str] = deque()
         self._look_unix: float | None = None
         self._look_seconds = 0.0
-        self._exposition: Any = None
+        self._exposition: Exposition | None = None
         self._next_sign = 0.0
         self._url = ""
+        needs_state = options.node or not config.run_label
+        self._kept = Kept(state_file_of(options, host), self._complaints.failure) if needs_state else None
         self._follower = Follower(
             self._folder,
             self._here,
             all_hosts=options.all_hosts,
             retention=options.retention,
             most_runs=options.most_runs,
+            missed=() if self._kept is None else self._kept.load(FOLDED).get(LIVE, ()),
             refuse=self._complaints.line,
         )
         self._self_metrics = SelfMetrics(self._watched, self._rules)
-        needs_state = options.node or not config.run_label
-        self._kept = Kept(state_file_of(options, host), self._complaints.failure) if needs_state else None
         self._node = self._make_node(host)
 
     def _read_web_config(self) -> WebConfigFile | None:
@@ -101,11 +106,6 @@ class Daemon:
             fail=self._complaints.failure,
             died=partial(self._end, "the node's measurement failed"),
         )
-
-    @property
-    def folder(self) -> Path:
-        """Of the runs that it serves."""
-        return self._folder
 
     # The main thread
 
@@ -194,7 +194,7 @@ class Daemon:
     def _say_ready(self) -> None:
         runs = len({snapshot.identity.run_id for snapshot in self._follower.snapshots})
         log(logging.INFO, "ready", url=self._url, folder=self._folder, runs=runs, look_seconds=f"{self._look_seconds:.3f}")
-        self._supervisor.ready(f"{self._url}, {runs} runs in {self._folder}")
+        self._supervisor.ready(f"{self._url}, {'1 run' if runs == 1 else f'{runs} runs'} in {self._folder}")
 
     def _give_sign(self, now: float) -> None:
         """For the watchdog: this thread goes round. A third of its patience, since the machine may be slow."""
@@ -216,19 +216,20 @@ class Daemon:
         )
 
     def _app(self) -> Any:
-        from hf_eco2ai.outputs.app import build_app  # noqa: PLC0415 - in the endpoint's own thread, as in a training
-        from hf_eco2ai.outputs.doors import Doors  # noqa: PLC0415
-        from hf_eco2ai.outputs.exposition import Exposition  # noqa: PLC0415
-        from hf_eco2ai.outputs.folding import OfAll  # noqa: PLC0415
-        from hf_eco2ai.outputs.node_metrics import NodeMetrics  # noqa: PLC0415
-
         node, kept, token_file, web = self._node, self._kept, self._options.token_file, self._web
         if node is not None:
             self._self_metrics.registry.register(NodeMetrics(lambda: node.snapshot, self._rules))
         folded = None
         if kept is not None and not self._config.run_label:
             folded = OfAll(kept.load(FOLDED), partial(kept.save, FOLDED))
-        exposition = Exposition(self._snapshots, self._rules, self._self_metrics.registry, folded=folded, unusable=self._unusable)
+        exposition = self._exposition = Exposition(
+            self._snapshots,
+            self._rules,
+            self._self_metrics.registry,
+            folded=folded,
+            unusable=self._unusable,
+            is_known=self._has_looked,
+        )
         app = build_app(
             self._snapshots,
             exposition,
@@ -236,10 +237,11 @@ class Daemon:
             limits=self._options.limits,
             in_thread=True,
             version=lambda: (self._snapshots(), int(time.monotonic())),
-            ready=lambda: self._look_unix is not None,
+            ready=self._has_looked,
             forget=self._forget,
             write_token=None if token_file is None else partial(read_token, token_file),
             observe=self._self_metrics.scraped,
+            refused=lambda path, client: self._refused("token", client=client, path=path),
         )
         return Doors(
             app,
@@ -254,6 +256,9 @@ class Daemon:
         if not forgotten:
             return snapshots
         return tuple(snapshot for snapshot in snapshots if snapshot.identity.run_id not in forgotten)
+
+    def _has_looked(self) -> bool:
+        return self._look_unix is not None
 
     def _forget(self, run_id: str) -> bool:
         """Of a run that is over: it is not shown from now on, and the follower's thread leaves its journals."""

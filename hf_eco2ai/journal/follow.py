@@ -9,7 +9,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from hf_eco2ai.journal import read
 from hf_eco2ai.journal.folder import RECENT_SECONDS, claims_of, nothing_yet
 from hf_eco2ai.journal.format import Header, Totals
 from hf_eco2ai.journal.read import Here, Refuse, Refused, Tail, ignore
-from hf_eco2ai.journal.write import SUFFIX
+from hf_eco2ai.journal.write import SUFFIX, name_prefix
 from hf_eco2ai.records import RunState, Snapshot
 
 SWEEP_SECONDS = 300.0
@@ -60,8 +60,6 @@ class _Followed:
     """Inode, size and time of change when it was last read."""
     heard_at: float
     """When it was last seen to change, on our monotonic clock, since those of other hosts may be wrong."""
-    is_replaced: bool = False
-    """Whether another file has taken its name."""
     state: RunState = "running"
     state_known_at: float = -math.inf
     alive_unix: float = -math.inf
@@ -90,7 +88,7 @@ class Follower:
     """The runs of a folder. `look` is called about once a second, by one thread; what it finds is published by assignments.
 
     Runs of this machine are followed, or with `all_hosts` those of every host that writes to the folder; each until `retention`
-    seconds after its end.
+    seconds after its end. Those that were `missed`, since they ended while nobody looked, are shown as if they ended now.
     """
 
     def __init__(
@@ -101,6 +99,7 @@ class Follower:
         all_hosts: bool = False,
         retention: float = 3600.0,
         most_runs: int = MOST_RUNS,
+        missed: Iterable[str] = (),
         refuse: Refuse = ignore,
         wall: Callable[[], float] = time.time,
         now: Callable[[], float] = time.monotonic,
@@ -110,6 +109,7 @@ class Follower:
         self._all_hosts = all_hosts
         self._retention = retention
         self._most_runs = most_runs
+        self._missed = tuple(map(name_prefix, missed))
         self._refuse = refuse
         self._wall = wall
         self._now = now
@@ -213,6 +213,7 @@ class Follower:
         self._over = {name: known for name, known in self._over.items() if name in there}
         self._told = {name: told for name, told in self._told.items() if name in there}
         self._begun &= there
+        self._missed = ()
 
     def _has_changed(self, entry: "os.DirEntry[str]", known: tuple[int, int, int] | None) -> bool:
         try:
@@ -244,10 +245,11 @@ class Follower:
 
     def _open(self, path: Path) -> _Followed | None:
         status = path.stat()
-        if status.st_mtime < self._oldest():
+        is_missed = path.name.startswith(self._missed)
+        if status.st_mtime < self._oldest() and not is_missed:
             self._over[path.name] = None
             return None
-        if self._ended_long_ago(path, status.st_size):
+        if not is_missed and self._ended_long_ago(path, status.st_size):
             self._over[path.name] = _signature(status)
             return None
         header = self._header(path, status)
@@ -260,6 +262,8 @@ class Follower:
         followed.heard_at = self._now() - max(0.0, wall - heard_unix)
         self._count(followed, 1 if followed.line is None else 2)
         self._see_state(followed)
+        if is_missed and followed.state != "running":
+            followed.over_unix = wall
         return followed
 
     def _header(self, path: Path, status: os.stat_result) -> Header | None:
@@ -299,10 +303,6 @@ class Follower:
             return
         try:
             signature = _signature(followed.path.stat())
-            if followed.is_replaced or signature[0] != followed.signature[0] or signature[1] < followed.signature[1]:
-                del self._followed[name]
-                self._meet(name)
-                return
             if signature != followed.signature:
                 self._accept(followed)
                 followed.signature, followed.heard_at = signature, self._now()
@@ -310,6 +310,9 @@ class Follower:
                 return
             self._see_state(followed)
             self._told.pop(name, None)
+            if followed.tail.is_replaced:
+                del self._followed[name]
+                self._meet(name)
         except FileNotFoundError:
             del self._followed[name]
         except OSError as error:
@@ -318,12 +321,10 @@ class Follower:
 
     def _accept(self, followed: _Followed) -> None:
         """What has been appended."""
-        for line in followed.tail.lines():
-            if isinstance(line, Header):  # Another journal has taken the name just now, and is met at the next look.
-                followed.is_replaced = True
-                return
-            followed.line = line
-            self._count(followed, 1)
+        for line in followed.tail.lines(again=False):
+            if isinstance(line, Totals):
+                followed.line = line
+                self._count(followed, 1)
 
     def _count(self, followed: _Followed, read_lines: int) -> None:
         self.lines_read += read_lines

@@ -47,6 +47,9 @@ _KINDS: dict[str, RefusedKind] = {
 }
 REFUSED_KINDS: tuple[RefusedKind, ...] = get_args(RefusedKind)
 
+_KNOWN_BY = 24
+"""So many bytes at the end of a line tell it from others: its check is in them."""
+
 MOST_REFUSED = 100
 """So many damaged lines at the end of a file are told of at most."""
 
@@ -59,6 +62,13 @@ LONGEST_INTERVAL = 3600.0
 
 MOST_USED = 1e18
 """Joules, grams, money or seconds: no run has used so much. Beyond, sums with others' figures would say nothing of those."""
+
+LEAST_USED = -1e-3
+"""The same. A total is a sum of parts of intervals, and rounding may put one below zero, by a billionth of it at most; that must
+cost nobody his journal."""
+
+MOST_DEVICES = 1024
+"""Of one host. Each costs two series, and a line of the greatest length has room for twenty thousand."""
 
 MOST_DONE = 1 << 63
 """Steps, samples, tokens or bytes; a double, which every figure becomes in the end, cannot hold an integer of any size."""
@@ -142,10 +152,12 @@ def _impossible(line: Header | Totals) -> str:
     if not all(map(math.isfinite, [line.at_unix, line.monotonic, *instants])):
         return "an instant that is no number"
     figures = itertools.chain(_seconds(done), *map(_figures, accounts))
-    if not all(0 <= figure <= MOST_USED for figure in figures):
+    if not all(LEAST_USED <= figure <= MOST_USED for figure in figures):
         return "a total that is negative, no number, or more than there can be"
     if not all(0 <= count < MOST_DONE for count in counts):
         return "a count that is negative, or more than there can be"
+    if max(len(line.devices), *(len(used.devices) for used in accounts), 0) > MOST_DEVICES:
+        return f"more than {MOST_DEVICES} devices of one host"
     return ""
 
 
@@ -427,10 +439,13 @@ class Tail:
         self.path = path
         self._refuse = refuse
         self._file: tuple[int, int] | None = None
+        self.is_replaced = False
+        """Whether another file has taken the name, where `lines` was not to start again."""
         self._begin()
 
     def _begin(self) -> None:
         self._offset = 0
+        self._before = b""
         self._number: int | None = 0
         self._skipping = False
         self._newer = False
@@ -456,6 +471,8 @@ class Tail:
             if found is not None:
                 self._file = (status.st_dev, status.st_ino)
                 self._offset, self._number, self._has_header = _whole(file, status.st_size), None, True
+                file.seek(max(0, self._offset - _KNOWN_BY))
+                self._before = file.read(min(self._offset, _KNOWN_BY))
                 # A line that is not all there is told of by `lines`, once it is too long to be one.
                 told = [(offset, reason) for offset, reason in refused if offset < self._offset]
                 _refuse_all(file, self.path, told, self._refuse)
@@ -465,8 +482,8 @@ class Tail:
             newest = line if isinstance(line, Totals) else newest
         return newest
 
-    def lines(self) -> Iterator[Header | Totals]:
-        """New lines. Starts again at the beginning where another file has taken the name, or the file has become shorter.
+    def lines(self, *, again: bool = True) -> Iterator[Header | Totals]:
+        """New lines. Where another file has taken the name it starts `again` at the beginning, or says that it `is_replaced`.
 
         Raises:
             OSError: the file cannot be opened or read.
@@ -474,9 +491,12 @@ class Tail:
         """
         with _open(self.path) as file:
             status = os.fstat(file.fileno())
-            known, self._file = self._file, (status.st_dev, status.st_ino)
-            if self._file != known or status.st_size < self._offset:
+            if not self._is_known(file, status):
+                if not again:
+                    self.is_replaced = True
+                    return
                 self._begin()
+            self._file = (status.st_dev, status.st_ino)
             file.seek(self._offset)
             while not self._newer and (line := file.readline(LONGEST_LINE)):
                 if not line.endswith(b"\n"):
@@ -484,14 +504,23 @@ class Tail:
                         return  # It is not all there yet.
                     if not self._skipping:
                         self._tell(file, self._offset, _TOO_LONG, whole=False)
-                    self._offset, self._skipping = file.tell(), True
+                    self._offset, self._before, self._skipping = file.tell(), line[-_KNOWN_BY:], True
                     continue
-                began, self._offset = self._offset, file.tell()
+                began, self._offset, self._before = self._offset, file.tell(), line[-_KNOWN_BY:]
                 self._number = None if self._number is None else self._number + 1
                 if self._skipping:
                     self._skipping = False
                     continue
                 yield from self._parsed(file, began, line[:-1])
+
+    def _is_known(self, file: BinaryIO, status: os.stat_result) -> bool:
+        """By what stands before the place where it was left, too: a file that is made anew may get the number of the old one."""
+        if self._file is None:
+            return True
+        if self._file != (status.st_dev, status.st_ino) or status.st_size < self._offset:
+            return False
+        file.seek(self._offset - len(self._before))
+        return file.read(len(self._before)) == self._before
 
     def _parsed(self, file: BinaryIO, began: int, line: bytes) -> Iterator[Header | Totals]:
         try:

@@ -160,4 +160,10 @@ def _rolls_back(checkpoint: Checkpoint, found: Run) -> bool:
 def _rolled_back(now: HostTotals, saved: HostTotals) -> HostTotals:
     """All that was used since the checkpoint went into steps that are done again, or into nothing at all."""
     since: Footprint = now.total - saved.total
-    return replace(now, wasted=saved.wasted + since)
+    return replace(now, wasted=saved.wasted + _not_negative(since))
+
+
+def _not_negative(used: Footprint) -> Footprint:
+    """Journal and checkpoint are rounded each on its own."""
+    costs = (None if cost is None else max(0.0, cost) for cost in (used.energy_cost, used.compute_cost))
+    return Footprint(max(0.0, used.joules), max(0.0, used.grams), *costs)

@@ -16,15 +16,9 @@ from prometheus_client.registry import CollectorRegistry
 from prometheus_client.utils import floatToGoString
 
 from hf_eco2ai.outputs.folding import Folded, Lines, OfThoseServed
-from hf_eco2ai.outputs.labels import LabelRules
+from hf_eco2ai.outputs.labels import Cleaning, LabelRules
 from hf_eco2ai.outputs.metrics import METRICS, SCOPE_LABELS, Metric, Values, exposed_name
 from hf_eco2ai.records import Snapshot
-
-CLEANED_VALUES = 65_536
-"""Label values that are remembered as cleaned: a thousand runs have some 20,000."""
-LONG = 256
-LONG_VALUES = 64
-"""Of those with more characters, which have no business there, only so many are remembered."""
 
 ROUNDED = 1e-11
 """What a journal inherits is rounded to twelve digits, so that a total may come out lower by that much, and has not fallen."""
@@ -32,6 +26,9 @@ ROUNDED = 1e-11
 EOF = b"# EOF\n"
 
 _number: Callable[[float], str] = floatToGoString
+
+LEAST = -1e-3
+"""A sum of parts of intervals that is only by rounding below zero lies above this, and is shown as zero."""
 
 UNUSABLE = (ArithmeticError, ValueError, TypeError, LookupError)
 """What figures that nobody has measured, in a journal that somebody has forged, may do to our arithmetic."""
@@ -58,7 +55,8 @@ class Exposition:
 
     `render` is called by one thread at a time. Snapshots of one run (its hosts) are told by their `run_id`; where two of them
     show the same figure, the first one's is taken, but the higher one of totals. A run whose figures cannot be shown goes to
-    `unusable`, which may raise, and is left out.
+    `unusable`, which may raise, and is left out. Until it `is_known` which runs there are, nothing is said of any: what those
+    have counted that left before a restart would be a fall without those that are still there.
     """
 
     def __init__(
@@ -69,13 +67,15 @@ class Exposition:
         *,
         folded: Folded | None = None,
         unusable: Callable[[Snapshot, Exception], None] | None = None,
+        is_known: Callable[[], bool] = lambda: True,
     ) -> None:
         self._snapshots = snapshots
         self._rules = rules
         self._registry = registry
+        self._is_known = is_known
         self._unusable = unusable if unusable is not None else _raise
         self._folded = folded if folded is not None else OfThoseServed()
-        cleaning = _Cleaning(rules)
+        cleaning = Cleaning(rules)
         self._families = [_Family(metric, rules, cleaning) for metric in METRICS]
         self._projects: dict[str, str] = {}
         self._rendered: dict[str, _Rendered] = {}
@@ -84,10 +84,11 @@ class Exposition:
 
     def render(self, *, openmetrics: bool = False) -> bytes:
         """The exposition."""
+        families = self._families if self._is_known() else []  # Asked before the snapshots are taken, which may be newer.
         runs = self._runs(tuple(self._snapshots()))
         parts: list[bytes] = []
         self.series = 0
-        for number, family in enumerate(self._families):
+        for number, family in enumerate(families):
             parts.append(family.about_in_openmetrics if openmetrics else family.about)
             if family.is_shared:
                 lines = self._shared(family, number, runs)
@@ -96,15 +97,15 @@ class Exposition:
             else:
                 parts += (run.joined[number] for run in runs)
                 self.series += sum(len(run.lines[number]) for run in runs)
-        self._folded.settle(self._rendered)
+        if families:
+            self._folded.settle(self._rendered)
         parts.append(_of_registry(self._registry, openmetrics=openmetrics))
         return b"".join(parts)
 
     def _runs(self, snapshots: tuple[Snapshot, ...]) -> list[_Rendered]:
         """Every run with its lines, made anew where something has changed."""
-        oldest_first = sorted(
-            snapshots, key=attrgetter("identity.started_unix")
-        )  # So that projects are the same first ones after a restart.
+        # The oldest first, so that the same projects are the first ones after a restart.
+        oldest_first = sorted(snapshots, key=attrgetter("identity.started_unix"))
         self._projects = self._rules.projects((s.identity.project_name for s in oldest_first), self._projects)
         groups: dict[str, list[Snapshot]] = {}
         for snapshot in snapshots:
@@ -140,8 +141,7 @@ class Exposition:
                     _take_newer(lines, read_unix, more, dict.fromkeys(more, snapshot.updated_unix))
                     continue
                 for line, value in more.items():
-                    if line not in lines or (family.metric.scope == "totals" and value > lines[line]):
-                        lines[line] = value
+                    family.put(lines, line, value)
         return made
 
     def _shared(self, family: "_Family", number: int, runs: list[_Rendered]) -> Lines:
@@ -171,43 +171,15 @@ def _hold(lines: Lines, before: Lines) -> None:
             lines[line] = stood
 
 
-class _Cleaned(dict[str, str]):
-    """Label values as they stand on a line. Cleaning one costs 20 µs, and they repeat on every series of every scrape."""
-
-    def __init__(self, clean: Callable[[str], str]) -> None:
-        super().__init__()
-        self._clean = clean
-        self._long: dict[str, str] = {}
-
-    def __missing__(self, value: str) -> str:
-        known, most = (self, CLEANED_VALUES) if len(value) <= LONG else (self._long, LONG_VALUES)
-        if value not in known:
-            if len(known) >= most:
-                known.clear()
-            known[value] = self._clean(value).replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
-        return known[value]
-
-
-class _Cleaning:
-    """The cleaned values of all labels."""
-
-    def __init__(self, rules: LabelRules) -> None:
-        self._special = {"model_name": _Cleaned(rules.model), "run_id": _Cleaned(rules.identity)}
-        self._other = _Cleaned(rules.clean)
-
-    def of(self, label: str) -> _Cleaned:
-        """Those of this label."""
-        return self._special.get(label, self._other)
-
-
 class _Family:
     """A row of `METRICS`, prepared: what is said about it, and how its lines look; labels are sorted as in prometheus_client."""
 
-    def __init__(self, metric: Metric, rules: LabelRules, cleaning: _Cleaning) -> None:
+    def __init__(self, metric: Metric, rules: LabelRules, cleaning: Cleaning) -> None:
         self.metric = metric
         scope = tuple(name for name in SCOPE_LABELS[metric.scope] if rules.run_label or name != "run_id")
         self.is_of_now = metric.scope in {"device", "exporter"}
         self.is_shared = self.is_of_now or not rules.run_label
+        self._is_total = metric.scope == "totals"
         self._scope = scope
         labels = (*metric.labels, *scope)
         self._project = labels.index("project_name") if "project_name" in labels else None
@@ -231,11 +203,16 @@ class _Family:
             if self._project is not None:
                 everything[self._project] = project
             if self._bound is None:
-                lines.setdefault(self._line_of(everything), number)
+                self.put(lines, self._line_of(everything), number)
                 continue
             for line in self._of_histogram(everything, everything[self._bound]):
-                lines.setdefault(line, number)
+                self.put(lines, line, number)
         return lines
+
+    def put(self, lines: Lines, line: str, number: float) -> None:
+        """Where two figures have one name the first stays, but the higher one of totals."""
+        if line not in lines or (self._is_total and number > lines[line]):
+            lines[line] = number
 
     def _line_of(self, values: list[str]) -> str:
         return self._line % tuple([cleaned[values[n]] for n, cleaned in self._parts])
@@ -243,7 +220,7 @@ class _Family:
     def _countable(self, samples: list[tuple[Values, float]]) -> list[tuple[Values, float]]:
         """Without counts that are negative or no number, on which a parser gives up with everything else that it is told."""
         if self.metric.kind == "counter":
-            return [(values, number) for values, number in samples if number >= 0]
+            return [(values, max(0.0, number)) for values, number in samples if number > LEAST]
         if self.metric.kind == "histogram":
             counts = [0.0, *(number for _, number in samples[:-1])]
             rises = all(a <= b for a, b in itertools.pairwise(counts))

@@ -18,6 +18,9 @@ SAVE_SECONDS = 30.0
 MOST = 1e300
 """No figure of a run is larger, and so many as there may be runs add to one that is still a number."""
 
+LIVE = "live"
+"""Of what is saved, the runs that were not over yet: what they had counted since then, only their journals tell."""
+
 Lines = dict[str, float]
 Shown = Iterable[tuple[Snapshot, Lines]]
 """Runs, the newest first, and what each of them shows of a family."""
@@ -76,6 +79,8 @@ class OfAll(OfThoseServed):
         self._states: dict[str, RunState] = {}
         self._present: dict[str, RunState | None] = {}
         self._saved = -math.inf
+        self._is_due = False
+        """Whether something has been counted of which no journal will tell again."""
 
     def lines(self, metric: Metric, shown: Shown) -> Lines:
         """The same, and of what counts also the share of runs that have left."""
@@ -101,6 +106,7 @@ class OfAll(OfThoseServed):
             known = before.get(line, 0.0)
             if value < known and metric.scope == "host":  # What a process counts begins again with the next one.
                 self._leave(metric.name, {line: known})
+                self._is_due = True
             counted[line] = value if metric.scope == "host" else max(known, value)  # Else less is known of the run than was.
         return counted
 
@@ -114,9 +120,15 @@ class OfAll(OfThoseServed):
         for run_id in left[: max(0, len(left) - REMEMBERED_RUNS)]:
             for name, lines in self._runs.pop(run_id).items():
                 self._leave(name, lines)
-        if now_present != self._present or self._now() >= self._saved + SAVE_SECONDS:
-            self._saved = self._now()
-            self._save({"runs": {run_id: dict(families) for run_id, families in self._runs.items()}, "older": dict(self._older)})
+        if self._is_due or now_present != self._present or self._now() >= self._saved + SAVE_SECONDS:
+            self._saved, self._is_due = self._now(), False
+            self._save(
+                {
+                    "runs": {run_id: dict(families) for run_id, families in self._runs.items()},
+                    "older": dict(self._older),
+                    LIVE: [run_id for run_id, state in now_present.items() if state == "running"],
+                }
+            )
         self._states, self._present = {}, now_present
 
     def _leave(self, name: str, lines: Lines) -> None:

@@ -119,7 +119,7 @@ def _joules_per(s: Snapshot, amount: float | None) -> float | None:
 
 
 def _samples_per_kwh(s: Snapshot) -> float | None:
-    return s.progress.samples / s.total.kwh if s.total.joules > 0 else None
+    return s.progress.samples / s.total.kwh if s.total.kwh > 0 else None
 
 
 def _carbon_budget(s: Snapshot, value: Callable[[BudgetStatus], float]) -> float | None:
@@ -668,7 +668,7 @@ METRICS: tuple[Metric, ...] = (
         (),
         "host",
         "Processes of a measured command; only for `hf-eco2ai monitor`.",
-        lambda s: _one(None if s.tree is None else s.tree.processes),
+        lambda s: _one(None if s.tree is None or s.state != "running" else s.tree.processes),
         fold="add",
     ),
 )

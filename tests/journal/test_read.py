@@ -13,16 +13,22 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from hf_eco2ai.journal import format as lines
 from hf_eco2ai.journal import read as journals
 from hf_eco2ai.journal.format import FORMAT, Header, Totals, to_bytes
 from hf_eco2ai.journal.read import (
     LONGEST_LINE,
+    MOST_DEVICES,
+    MOST_DONE,
+    MOST_USED,
+    REFUSED_KINDS,
     TAIL,
     Here,
     NewerFormatError,
     Refused,
     Tail,
     before,
+    ending,
     head,
     last,
     parse,
@@ -30,7 +36,7 @@ from hf_eco2ai.journal.read import (
     read,
     state,
 )
-from tests.journal.make import BEGAN, as_bytes, header, here, journal, process, put, this_process, used
+from tests.journal.make import BEGAN, as_bytes, header, here, host_totals, journal, process, put, this_process, used
 
 Parsed = list[Header | Totals]
 MB = 1 << 20
@@ -397,6 +403,25 @@ def test_a_follower_begins_again_where_a_file_has_become_shorter(tmp_path: Path)
     assert list(tail.lines()) == small(1)
 
 
+@pytest.mark.parametrize("from_end", [False, True])
+@pytest.mark.parametrize("count", [3, 9])
+def test_a_follower_begins_again_where_a_file_has_the_number_of_the_old_one_and_is_no_shorter(
+    tmp_path: Path, from_end: bool, count: int
+) -> None:
+    """As one that was deleted and made again at once may have."""
+    path = put(tmp_path, small(3))
+    tail, strict = Tail(path), Tail(path)
+    for one in (tail, strict):
+        assert one.to_end() if from_end else list(one.lines())
+    begin = header(host="other")
+    new: Parsed = [begin, *(used(n, at=n, header=begin) for n in range(1, count + 2))]
+    path.write_bytes(as_bytes(new))
+    assert list(strict.lines(again=False)) == []
+    assert strict.is_replaced
+    assert list(tail.lines()) == new
+    assert not tail.is_replaced
+
+
 def test_a_follower_counts_lines_on_for_what_it_refuses(tmp_path: Path) -> None:
     path = put(tmp_path, small(3))
     refused: list[Refused] = []
@@ -406,6 +431,179 @@ def test_a_follower_counts_lines_on_for_what_it_refuses(tmp_path: Path) -> None:
         file.write(b"garbage\n")
     list(tail.lines())
     assert [reason.line for reason in refused] == [6]
+
+
+def test_a_second_header_is_no_header_also_where_following_began_in_the_middle(tmp_path: Path) -> None:
+    written = small(2)
+    path = put(tmp_path, written[:2])
+    from_begin: list[Refused] = []
+    from_end: list[Refused] = []
+    first, second = Tail(path, from_begin.append), Tail(path, from_end.append)
+    assert (list(first.lines()), second.to_end()) == (written[:2], written[1])
+    with path.open("ab") as file:
+        file.write(to_bytes(header(host="another")) + to_bytes(written[2]))
+    assert list(first.lines()) == list(second.lines()) == written[2:3]
+    assert from_begin == from_end == [Refused(path, 3, "impossible: a second header")]
+
+
+# A journal that is followed from its end
+
+
+def following_from_end(path: Path) -> tuple[Tail, Totals | None, list[Refused]]:
+    refused: list[Refused] = []
+    tail = Tail(path, refused.append)
+    return tail, tail.to_end(), refused
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_a_tail_that_begins_at_the_end_gives_the_newest_line_and_then_what_comes(tmp_path: Path, count: int) -> None:
+    written = small(5)
+    path = put(tmp_path, written[: count + 1])
+    tail, newest, refused = following_from_end(path)
+    assert newest == (written[count] if count else None)
+    assert list(tail.lines()) == []
+    with path.open("ab") as file:
+        file.write(as_bytes(written[count + 1 :]))
+    assert list(tail.lines()) == written[count + 1 :]
+    assert refused == []
+
+
+def test_a_tail_that_begins_in_the_middle_of_a_line_gives_that_once_it_is_whole(tmp_path: Path) -> None:
+    written = small(2)
+    line = to_bytes(written[2])
+    for size in range(len(line)):
+        path = put(tmp_path, written[:2])
+        with path.open("ab") as file:
+            file.write(line[:size])
+        tail, newest, refused = following_from_end(path)
+        complete = size == len(line) - 1  # All but the newline is there.
+        assert newest == written[2 if complete else 1]
+        assert list(tail.lines()) == []
+        with path.open("ab") as file:
+            file.write(line[size:] + to_bytes(written[3]))
+        assert list(tail.lines()) == written[2:4]
+        assert refused == []
+
+
+def test_bad_lines_at_the_end_and_after_it_are_told_once_with_their_numbers(tmp_path: Path) -> None:
+    written = small(2)
+    path = put(tmp_path, written[:3])
+    with path.open("ab") as file:
+        file.write(b"one\n\n{two\nthree")
+    tail, newest, refused = following_from_end(path)
+    assert newest == written[2]
+    assert [reason.line for reason in refused] == [4, 6]
+    assert tail.number is None
+    with path.open("ab") as file:
+        file.write(b"\n" + to_bytes(written[3]) + b"four\n")
+    assert list(tail.lines()) == written[3:4]
+    assert [reason.line for reason in refused] == [4, 6, 7, 9]
+    assert tail.number == 9
+
+
+def test_a_line_without_end_at_the_end_is_told_once(tmp_path: Path) -> None:
+    written = small(3)
+    path = put(tmp_path, written)
+    with path.open("ab") as file:
+        file.write(b"x" * (LONGEST_LINE + 1))
+    tail, newest, refused = following_from_end(path)
+    assert newest == written[-1]
+    assert list(tail.lines()) == []
+    assert refused == [Refused(path, 6, f"longer than {LONGEST_LINE} bytes")]
+    with path.open("ab") as file:
+        file.write(b"\n" + to_bytes(written[1]) + b"bad\n")
+    assert list(tail.lines()) == written[1:2]
+    assert [reason.line for reason in refused] == [6, 8]
+
+
+def test_a_tail_that_began_at_the_end_begins_again_where_a_file_has_become_shorter(tmp_path: Path) -> None:
+    path = put(tmp_path, small(3))
+    tail, _, refused = following_from_end(path)
+    path.write_bytes(as_bytes(small(1)))
+    assert list(tail.lines()) == small(1)
+    assert tail.number == 3
+    assert refused == []
+
+
+def test_the_last_bytes_of_a_file_are_all_of_a_short_one(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"0123456789")
+    assert [ending(path, 10, count) for count in (0, 3, 10, 99)] == [b"", b"789", b"0123456789", b"0123456789"]
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="not a plain file"):
+        ending(tmp_path / "pipe", 0, 5)
+
+
+# What cannot be
+
+
+def unreasonable() -> list[Header | Totals]:
+    """Lines with the right check and the right form, by somebody who wants figures to be wrong."""
+    begin = header()
+    three = lines.Steps(counts=[1, -1], sum_seconds=1.0)
+    accounts = [lines.host_used(host_totals("node1", figure)) for figure in (-1.0, math.nan, math.inf, 2 * MOST_USED)]
+    tree = lines.Tree(cpu_seconds=1.0, processes=-1, rss_bytes=0, peak_processes=0, peak_rss_bytes=0)
+    wasted = accounts[0].model_copy(update={"joules": 1.0, "grams": 1.0})
+    return [
+        *(header(inherited=[account]) for account in accounts),
+        *(used(1, at=1, header=begin, used=account) for account in (*accounts, wasted)),
+        *(used(1, at=1, header=begin, elsewhere=[account]) for account in accounts),
+        *(used(1, at=1, header=begin, inherited=[account]) for account in accounts),
+        *(used(1, at=1, header=begin, steps=steps) for steps in (-1, MOST_DONE, 10**400)),
+        header(done_before=lines.Done(tokens=-1)),
+        header(done_before=lines.Done(failed_steps={"nan_loss": -1})),
+        used(1, at=1, header=begin, progress=lines.Standing(step_durations=three)),
+        used(1, at=1, header=begin, progress=lines.Standing(step_durations=lines.Steps(counts=[1], sum_seconds=math.nan))),
+        used(1, at=1, header=begin, errors={"gap": -1}),
+        used(1, at=1, header=begin, journal_bytes=-1),
+        used(1, at=1, header=begin, tree=tree),
+        *(used(1, at=at, header=begin) for at in (math.inf, -math.inf, math.nan)),
+        used(1, at=1, header=begin, monotonic=math.nan),
+        header(begun_monotonic=math.inf),
+        header(at_unix=math.nan),
+    ]
+
+
+@pytest.mark.parametrize("number", range(len(unreasonable())))
+def test_a_line_that_says_what_cannot_be_is_refused_by_all_who_read(tmp_path: Path, number: int) -> None:
+    forged, written = unreasonable()[number], small(2)
+    with pytest.raises(ValueError, match=r"^impossible: "):
+        parse(to_bytes(forged)[:-1])
+    path = put(tmp_path, written[:3])
+    with path.open("ab") as file:
+        file.write(to_bytes(forged))
+    lines_read, refused = reading(path)
+    assert lines_read == written[:3]
+    assert [(reason.line, reason.kind) for reason in refused] == [(4, "impossible")]
+    assert last(path) == before(path, math.inf) == written[2]
+    assert following_from_end(path)[1:] == (written[2], refused)
+
+
+def test_figures_as_large_as_can_be_are_read(tmp_path: Path) -> None:
+    begin = header()
+    line = used(1e17, at=1, header=begin, steps=MOST_DONE - 1)
+    assert reading(put(tmp_path, [begin, line])) == ([begin, line], [])
+
+
+def test_each_reason_to_refuse_is_of_one_kind(tmp_path: Path) -> None:
+    kinds = {
+        "damaged": b'{"type":"totals"}\n',
+        "foreign": b"garbage\n",
+        "impossible": to_bytes(used(-1, at=1, header=header())),
+        "newer_format": signed(b'{"type":"header","format":2'),
+        "not_of_the_schema": signed(b'{"type":"totals"'),
+        "too_long": b"x" * (LONGEST_LINE + 1) + b"\n",
+    }
+    path = tmp_path / "a.ndjson"
+    for kind, line in kinds.items():
+        path.write_bytes(to_bytes(header()) + line)
+        assert [reason.kind for reason in reading(path)[1]] == [kind]
+    path.write_bytes(to_bytes(used(1, at=1, header=header())))
+    refused: list[Refused] = []
+    head(path, refused.append)
+    assert [reason.kind for reason in refused] == ["no_header"]
+    assert Refused(path, None, "Input/output error").kind == "unreadable"
+    assert {*kinds, "no_header", "unreadable"} == set(REFUSED_KINDS)
 
 
 # Whether the run still lives
@@ -454,6 +652,23 @@ def test_a_process_that_the_kernel_hides_is_lost_by_silence() -> None:
 def test_what_cannot_be_looked_at_is_lost_by_silence(elsewhere: Here, interval: float, patience: float) -> None:
     assert state_of(elsewhere, silent=patience - 1, interval=interval) == "running"
     assert state_of(elsewhere, silent=patience + 1, interval=interval) == "lost"
+
+
+def test_a_clock_that_is_ahead_of_ours_keeps_no_run_alive() -> None:
+    begin = header(process=process(boot="another"), at_unix=NOW + 500)
+    elsewhere = here(host="node2", boot="yet another")
+    for line in (None, used(1, at=1500, header=begin)):
+        assert state(begin, line, elsewhere, changed_unix=NOW - 19, now_unix=NOW) == "running"
+        assert state(begin, line, elsewhere, changed_unix=NOW - 21, now_unix=NOW) == "lost"
+
+
+@pytest.mark.parametrize(
+    ("interval", "patience"), [(1e300, 4 * 3600.0), (math.inf, 4 * 3600.0), (math.nan, 4 * 3600.0), (-5.0, 20.0)]
+)
+def test_an_interval_that_no_journal_has_keeps_no_run_alive(interval: float, patience: float) -> None:
+    begin = header(process=process(boot="another"), journal_interval=interval)
+    for silent, expected in ((patience - 1, "running"), (patience + 1, "lost")):
+        assert state(begin, None, here("node2"), changed_unix=BEGAN, now_unix=BEGAN + silent) == expected
 
 
 def test_a_run_that_has_ended_is_what_it_ended_as() -> None:
@@ -558,3 +773,22 @@ def test_in_another_container_the_lock_of_its_writer_tells_whether_a_run_lives(t
 
 def test_a_file_that_cannot_be_opened_tells_nothing_of_its_lock(tmp_path: Path) -> None:
     assert journals.is_locked(tmp_path / "gone.ndjson") is None
+
+
+def test_a_total_that_rounding_has_put_below_zero_costs_nobody_his_journal() -> None:
+    begin = header()
+    line = used(0, at=5, header=begin).model_copy(update={"used": lines.HostUsed(host="node1", joules=-1e-15, grams=-1e-16)})
+    assert parse(lines.to_bytes(line)[:-1]) == line
+    with pytest.raises(ValueError, match="negative"):
+        parse(lines.to_bytes(line.model_copy(update={"used": lines.HostUsed(host="node1", joules=-0.01, grams=0)}))[:-1])
+
+
+def test_a_host_of_more_devices_than_any_has_is_refused() -> None:
+    def line_of(count: int) -> bytes:
+        devices = {f"GPU-{n}": lines.DeviceUsed(component="gpu", basis="measured", joules=1) for n in range(count)}
+        many = lines.HostUsed(host="node1", joules=1, grams=1, devices=devices)
+        return lines.to_bytes(used(0, at=5, header=header()).model_copy(update={"used": many}))[:-1]
+
+    assert parse(line_of(MOST_DEVICES))
+    with pytest.raises(ValueError, match="devices of one host"):
+        parse(line_of(MOST_DEVICES + 1))

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,13 @@ def test_what_was_used_after_the_checkpoint_is_used_and_wasted(tmp_path: Path) -
     assert begun.inherited[0].wasted.grams == pytest.approx(4)
     assert begun.counts is not None
     assert begun.counts.steps == 90  # The ten that are done again count again.
+
+
+def test_of_a_price_that_was_lowered_since_the_checkpoint_nothing_less_than_nothing_is_wasted(tmp_path: Path) -> None:
+    training = Training(tmp_path)
+    training.attempt(100, steps=90)
+    begun = training.resume(checkpoint(replace(host_totals("node1", 60), total=Footprint(60, 11, 0.5)), steps=80))
+    assert begun.inherited[0].wasted == Footprint(40, 0)  # The journal says 100 J, 10 g, and no cost.
 
 
 def test_where_no_step_was_rolled_back_nothing_is_wasted(tmp_path: Path) -> None:

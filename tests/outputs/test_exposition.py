@@ -2,16 +2,24 @@
 
 import math
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client.exposition import generate_latest
+from prometheus_client.metrics_core import Metric as Family
+from prometheus_client.openmetrics import exposition as as_openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
+from prometheus_client.registry import Collector
 
 from hf_eco2ai.outputs.exposition import Exposition
 from hf_eco2ai.outputs.labels import LabelRules
-from hf_eco2ai.outputs.metrics import METRICS, exposed_name
+from hf_eco2ai.outputs.metrics import METRICS, SCOPE_LABELS, Metric, exposed_name
 from hf_eco2ai.outputs.report import Report
 from hf_eco2ai.records import (
     BudgetStatus,
@@ -22,8 +30,10 @@ from hf_eco2ai.records import (
     Progress,
     RunState,
     Snapshot,
+    StepHistogram,
     TreeUsage,
 )
+from tests.journal.make import any_run, host_totals, identity, snapshot
 from tests.outputs.recorded import JOULES, recorded_run
 
 CONTRACT = {
@@ -329,3 +339,305 @@ def test_what_only_some_runs_have_is_shown_where_it_is_there() -> None:
     assert value(text, "hf_training_journal_bytes_total") == 4096
     assert value(text, "hf_training_process_cpu_seconds_total") == 12.5
     assert value(text, "hf_training_processes") == 3
+
+
+# As prometheus_client would say it
+
+
+def openmetrics_of(registry: CollectorRegistry) -> bytes:
+    encode: Callable[[CollectorRegistry], bytes] = as_openmetrics.generate_latest
+    return encode(registry)
+
+
+class Reference(Collector):
+    """The same families made one sample at a time, as slowly as you like."""
+
+    def __init__(self, snapshots: Sequence[Snapshot], rules: LabelRules) -> None:
+        self.snapshots = snapshots
+        self.rules = rules
+        oldest_first = sorted(snapshots, key=lambda s: s.identity.started_unix)
+        projects = rules.projects(s.identity.project_name for s in oldest_first)
+        self.projects = {s.identity.run_id: projects[s.identity.project_name] for s in reversed(snapshots)}
+        """By run: as its newest process says."""
+
+    def describe(self) -> list[Family]:
+        return []
+
+    def collect(self) -> Iterator[Family]:
+        for metric in METRICS:
+            yield self.family(metric)
+
+    def family(self, metric: Metric) -> Family:
+        kind = "unknown" if metric.kind == "untyped" else metric.kind
+        family = Family(metric.name.removesuffix("_total"), metric.help, kind)
+        found: dict[tuple[str, tuple[tuple[str, str], ...]], tuple[float, float]] = {}
+        for s in self.snapshots:
+            for name, labels, number in self.samples(metric, s):
+                key, known = (name, labels), found.get((name, labels))
+                newer = known is not None and metric.scope in {"device", "exporter"} and s.updated_unix > known[1]
+                higher = known is not None and metric.scope == "totals" and number > known[0]
+                if known is None or newer or higher:
+                    found[key] = number, s.updated_unix
+        for (name, labels), (number, _) in found.items():
+            family.add_sample(name, dict(labels), number)
+        return family
+
+    def samples(self, metric: Metric, s: Snapshot) -> Iterator[tuple[str, tuple[tuple[str, str], ...], float]]:
+        if metric.scope == "run" and not s.leads:
+            return
+        names = (*metric.labels, *SCOPE_LABELS[metric.scope])
+        for values, number in metric.samples(s):
+            if metric.kind == "counter" and not number >= 0:
+                continue
+            given = (*values, *(getattr(s.identity, name) for name in SCOPE_LABELS[metric.scope]))
+            labels = {name: self.label(name, said, s) for name, said in zip(names, given, strict=True)}
+            for name in self.sample_names(metric, labels.get("le", "")):
+                kept = labels if name.endswith("_bucket") else {key: said for key, said in labels.items() if key != "le"}
+                yield name, tuple(kept.items()), float(number)
+
+    def sample_names(self, metric: Metric, bound: str) -> list[str]:
+        if metric.kind != "histogram":
+            return [exposed_name(metric)]
+        if bound == "sum":
+            return [f"{metric.name}_sum"]
+        return [f"{metric.name}_bucket", *([f"{metric.name}_count"] if bound == "+Inf" else [])]
+
+    def label(self, name: str, said: str, s: Snapshot) -> str:
+        if name == "project_name":
+            return self.projects[s.identity.run_id]
+        clean = {"model_name": self.rules.model, "run_id": self.rules.identity}.get(name, self.rules.clean)
+        return clean(said)
+
+
+def usable(snapshots: Sequence[Snapshot], rules: LabelRules) -> list[Snapshot]:
+    """Those that can be shown at all."""
+    left_out: list[int] = []
+    Exposition(lambda: snapshots, rules, unusable=lambda s, _error: left_out.append(id(s))).render()
+    return [s for s in snapshots if id(s) not in left_out]
+
+
+any_rules = st.builds(LabelRules, st.integers(1, 3), st.booleans(), st.just(True))
+any_snapshots = st.lists(any_run().map(lambda made: made[1]), max_size=3)
+slowly = settings(
+    deadline=None,
+    max_examples=30,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],  # To make such runs smaller takes minutes.
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+
+
+@slowly
+@given(any_snapshots, any_rules)
+def test_it_is_byte_by_byte_what_prometheus_client_makes_of_the_same_samples(runs: list[Snapshot], rules: LabelRules) -> None:
+    groups: dict[str, list[Snapshot]] = {}
+    for s in usable(runs, rules):
+        groups.setdefault(s.identity.run_id, []).append(s)
+    together = [s for group in groups.values() for s in group]
+    reference = Reference(together, rules)
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(reference)
+    exposition = Exposition(lambda: together, rules)
+    assert exposition.render().decode().split("\n") == generate_latest(registry).decode().split("\n")
+    assert exposition.render(openmetrics=True) == openmetrics_of(registry)
+    lines = [line for line in exposition.render().decode().split("\n") if line and not line.startswith("#")]
+    assert exposition.series == len(lines)
+
+
+def test_families_of_a_registry_come_after_all_others_and_the_end_is_the_end_just_once() -> None:
+    registry = CollectorRegistry()
+    Gauge("hf_exporter_up", "Said by the exporter.", registry=registry).set(1)
+    Counter("hf_exporter_looks", "Counted by the exporter.", registry=registry).inc(3)
+    exposition = Exposition(lambda: [recorded_run()], LabelRules(), registry)
+    alone = Exposition(lambda: [recorded_run()], LabelRules())
+    text, openmetrics = exposition.render(), exposition.render(openmetrics=True)
+    assert text == alone.render() + generate_latest(registry)
+    assert openmetrics == alone.render(openmetrics=True).removesuffix(b"# EOF\n") + openmetrics_of(registry)
+    for whole in (openmetrics, alone.render(openmetrics=True)):
+        assert whole.endswith(b"\n# EOF\n")
+        assert whole.count(b"# EOF") == 1
+    assert b"# EOF" not in text
+    families = {family.name for family in parse_openmetrics(openmetrics.decode())}  # type: ignore[no-untyped-call]
+    assert {"hf_exporter_up", "hf_exporter_looks", "hf_training_energy_kwh"} <= families
+    assert exposition.series == alone.series
+
+
+def test_nothing_to_show_is_an_exposition_too() -> None:
+    text = text_of()
+    assert not samples(text)
+    assert text.count("# TYPE") == len(METRICS)
+    assert text_of(openmetrics=True).endswith("# EOF\n")
+
+
+# What it remembers
+
+
+changes = st.lists(st.tuples(st.integers(0, 3), st.sampled_from(["new", "same", "go", "host"]), st.integers(0, 5)), max_size=12)
+
+
+@settings(deadline=None, max_examples=60)
+@given(changes, st.booleans())
+def test_what_it_remembers_changes_nothing_of_what_it_says(done: list[tuple[int, str, int]], run_label: bool) -> None:
+    rules = LabelRules(max_projects=9, run_label=run_label)
+    served: dict[tuple[int, str], Snapshot] = {}
+    exposition = Exposition(lambda: list(served.values()), rules)
+    for number, (who, what, many) in enumerate(done):
+        seconds = 10.0 + number
+        if what == "go":
+            served = {key: s for key, s in served.items() if key[0] != who}
+        elif what in {"new", "host"}:
+            host = "node2" if what == "host" else "node1"
+            run = identity(f"r{who}", host, project_name=f"p{who % 3}")
+            served[who, host] = snapshot(seconds, gpus=many, run=run, leads=host == "node1")
+        fresh = Exposition(list(served.values()).copy, rules)
+        assert exposition.render() == fresh.render()
+        assert exposition.render(openmetrics=True) == fresh.render(openmetrics=True)
+        assert exposition.series == fresh.series
+
+
+def test_a_run_that_has_not_changed_is_not_put_into_words_again() -> None:
+    """Were it, the figures that cannot be shown would be told of again."""
+    bad = replace(recorded_run(), budgets=(BudgetStatus("carbon", 0.0, 1.0),))
+    good = replace(bad, identity=replace(bad.identity, run_id="good"), budgets=())
+    told: list[str] = []
+    served = [bad, good]
+    exposition = Exposition(
+        lambda: served, LabelRules(), unusable=lambda s, error: told.append(f"{s.identity.run_id} {type(error).__name__}")
+    )
+    for _ in range(3):
+        assert {labels["run_id"] for labels, _ in samples(exposition.render().decode())["hf_training_running"]} == {"good"}
+    assert told == ["0123456789ab ZeroDivisionError"]
+    served[0] = replace(bad, updated_unix=bad.updated_unix + 1)
+    exposition.render()
+    assert len(told) == 2
+    with pytest.raises(ZeroDivisionError):
+        text_of(bad)
+
+
+# Whose figure it is
+
+
+def test_runs_whose_ids_look_alike_once_they_are_cleaned_stay_apart() -> None:
+    ids = ["a", "a\n", "a\u200b", " a", "", "\n", "x" * 200, "x" * 201]
+    runs = [replace(recorded_run(), identity=replace(recorded_run().identity, run_id=run_id)) for run_id in ids]
+    found = samples(text_of(*runs))["hf_training_step_count"]
+    assert len({labels["run_id"] for labels, _ in found}) == len(found) == len(ids)
+
+
+@slowly
+@given(st.lists(any_run().map(lambda made: made[1]), min_size=2, max_size=3), st.booleans(), st.booleans())
+def test_no_series_is_ever_there_twice(runs: list[Snapshot], run_label: bool, cleanup: bool) -> None:
+    rules = LabelRules(max_projects=1, label_cleanup_enabled=cleanup, run_label=run_label)
+    alike = [
+        replace(s, identity=replace(s.identity, run_id=name)) for s, name in zip(runs, ("a", "a\n", "a\u200b"), strict=False)
+    ]
+    for served in (runs, [*runs, *alike]):
+        text = Exposition(lambda served=served: served, rules, unusable=lambda _s, _error: None).render().decode()  # type: ignore[misc]
+        series = [line.rpartition(" ")[0] for line in text.split("\n") if line and not line.startswith("#")]
+        assert len(series) == len(set(series))
+
+
+def with_watts(s: Snapshot, watts: float, at: float) -> Snapshot:
+    return replace(s, updated_unix=at, devices=tuple(status._replace(watts=watts) for status in s.devices))
+
+
+def test_of_a_device_that_runs_share_the_newest_reading_is_shown_on_whichever_host_it_is() -> None:
+    """The first run was heard last on node1, but the second one on node2."""
+    first1, first2 = (snapshot(10.0, run=identity("first", host), leads=host == "node1") for host in ("node1", "node2"))
+    second = snapshot(10.0, run=identity("second", "node2"))
+    runs = [with_watts(first1, 100.0, 30.0), with_watts(first2, 200.0, 10.0), with_watts(second, 300.0, 20.0)]
+    for order in (runs, runs[::-1]):
+        found = samples(text_of(*order))["hf_training_gpu_power_watts"]
+        assert {labels["host"]: watts for labels, watts in found} == {"node1": 100.0, "node2": 300.0}
+
+
+def test_projects_keep_their_names_as_runs_come_and_go_and_the_first_ones_come_first_after_a_restart() -> None:
+    rules = LabelRules(max_projects=2)
+    runs = [snapshot(10.0, run=identity(f"r{n}", project_name=f"p{n}", started_unix=100.0 + n)) for n in range(4)]
+    served = runs[:3]
+    exposition = Exposition(lambda: served, rules)
+
+    def shown(text: bytes) -> dict[str, str]:
+        return {labels["run_id"]: labels["project_name"] for labels, _ in samples(text.decode())["hf_training_step_count"]}
+
+    assert shown(exposition.render()) == {"r0": "p0", "r1": "p1", "r2": "other"}
+    served = runs[1:]
+    assert shown(exposition.render()) == {"r1": "p1", "r2": "other", "r3": "p3"}
+    served = runs[::-1]  # As a folder is followed: the newest first.
+    assert shown(Exposition(lambda: served, rules).render()) == {"r0": "p0", "r1": "p1", "r2": "other", "r3": "other"}
+
+
+# What a counter must not do
+
+
+def used(joules: float, before: float = 0.0) -> Snapshot:
+    inherited = (host_totals("node1", before),) if before else ()
+    return replace(snapshot(10.0), attempt=host_totals("node1", joules), inherited=inherited)
+
+
+def test_a_total_that_a_journal_has_rounded_down_is_no_counter_that_begins_again_but_a_real_fall_is() -> None:
+    """Twelve digits are on disk; two of such numbers may add to one of more, which the next attempt then inherits rounded."""
+    shown = 123456.789012 + 0.123456200001
+    inherited = float(f"{shown:.12g}")
+    assert inherited < shown
+    served = [used(0.123456200001, 123456.789012)]
+    exposition = Exposition(lambda: served, LabelRules())
+    name = "hf_training_device_energy_joules_total"
+    assert value(exposition.render().decode(), name) == shown
+    served = [used(0.0, inherited)]
+    assert value(exposition.render().decode(), name) == shown
+    served = [used(1.0, inherited)]
+    assert value(exposition.render().decode(), name) == 1.0 + inherited
+    served = [used(100.0)]  # A run of the same id, but from the start.
+    assert value(exposition.render().decode(), name) == 100.0
+
+
+def refused_by_parsers(s: Snapshot, name: str) -> bool:
+    """Whether a family is left out, and nothing else with it."""
+    text, openmetrics = text_of(s), text_of(s, openmetrics=True)
+    families = {family.name: family for family in parse_openmetrics(openmetrics)}  # type: ignore[no-untyped-call]
+    assert len(samples(text)) > 50
+    return not families[name].samples
+
+
+@pytest.mark.parametrize("figure", [math.nan, -1.0, -math.inf])
+def test_a_count_that_is_negative_or_no_number_is_left_out_since_parsers_would_leave_out_everything(figure: float) -> None:
+    run = replace(recorded_run(), attempt=replace(recorded_run().attempt, wasted=Footprint(figure)))
+    assert refused_by_parsers(run, "hf_training_wasted_energy_joules")
+
+
+def test_a_total_that_rounding_has_put_below_zero_is_shown_as_zero() -> None:
+    run = replace(recorded_run(), attempt=replace(recorded_run().attempt, wasted=Footprint(-1e-17)))
+    assert value(text_of(run), "hf_training_wasted_energy_joules_total") == 0
+
+
+def test_a_command_that_is_over_has_no_processes_to_show() -> None:
+    usage = TreeUsage(cpu_seconds=12.5, processes=3, rss_bytes=10**6, peak_processes=5, peak_rss_bytes=2 * 10**6)
+    found = samples(text_of(replace(recorded_run(), state="lost", tree=usage)))
+    assert "hf_training_processes" not in found
+    assert found["hf_training_process_cpu_seconds_total"][0][1] == 12.5
+
+
+@pytest.mark.parametrize(
+    ("counts", "seconds"), [((5, -1, *[0] * 14), 1.0), ((-1, 2, *[0] * 14), 1.0), ((1,) * 16, math.nan), ((1,) * 16, -1.0)]
+)
+def test_a_histogram_that_cannot_be_is_left_out(counts: tuple[int, ...], seconds: float) -> None:
+    run = recorded_run()
+    run = replace(run, progress=run.progress._replace(step_durations=StepHistogram(counts, seconds)))
+    assert refused_by_parsers(run, "hf_training_step_duration_seconds")
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"progress": Progress(steps=10**400)},
+        {"progress": Progress(step_durations=StepHistogram((1, 2, 3), 1.0))},
+        {"budgets": (BudgetStatus("carbon", 0.0, 1.0),)},
+    ],
+    ids=["overflow", "length", "division"],
+)
+def test_a_run_that_cannot_be_put_into_figures_is_left_out_and_told_and_the_others_are_there(more: dict[str, Any]) -> None:
+    bad = replace(recorded_run(), identity=replace(recorded_run().identity, run_id="bad", host="node9"), **more)
+    told: list[Snapshot] = []
+    exposition = Exposition(lambda: [bad, recorded_run()], LabelRules(), unusable=lambda s, _error: told.append(s))
+    assert exposition.render() == Exposition(lambda: [recorded_run()], LabelRules()).render()
+    assert told == [bad]
