@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from benchmarks import endpoint, footprint, sampler, training
+from benchmarks import daemon, endpoint, footprint, sampler, training
 
 
 class Figure(NamedTuple):
@@ -28,6 +28,9 @@ SOURCES: tuple[Source, ...] = (
     sampler.growth,
     endpoint.scrapes_idle,
     endpoint.scrapes_while_training,
+    daemon.daemon_of_a_node,
+    daemon.daemon_of_a_large_node,
+    daemon.daemon_of_an_idle_node,
     footprint.imports,
     footprint.install_size,
     training.memory,

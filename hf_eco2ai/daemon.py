@@ -1,5 +1,6 @@
 """`hf-eco2ai serve`: every run of a node on one port, for as long as the node lives."""
 
+import gc
 import logging
 import signal
 import socket
@@ -40,6 +41,9 @@ LOOK_SECONDS = 1.0
 GRACE_SECONDS = 5.0
 """Scrapes under way have so long to end when the daemon is told to."""
 
+FEWER_COLLECTIONS = (10_000, 20, 100)
+"""Snapshots are many, and trees: by Python's own thresholds a third of the follower's time goes into looking for cycles."""
+
 FOLDED = "folded"
 """The section of what is kept that counters of folded runs have."""
 
@@ -55,7 +59,6 @@ class Daemon:
     def __init__(self, options: Options, config: CarbonConfig, environment: Environment, host: str) -> None:
         self._options = options
         self._config = config
-        self._environment = environment
         self._here = Here.now(host)
         self._rules = wiring.label_rules(config)
         self._complaints = Complaints()
@@ -63,7 +66,7 @@ class Daemon:
         self._web = self._read_web_config()
         if options.token_file is not None:
             read_token(options.token_file)
-        self._supervisor = Supervisor(environment.notify_socket)
+        self._supervisor = Supervisor(environment.notify_socket, environment.watchdog_seconds)
         self._stop = threading.Event()
         self._wake = threading.Event()
         self._failed = ""
@@ -71,7 +74,6 @@ class Daemon:
         self._look_unix: float | None = None
         self._look_seconds = 0.0
         self._exposition: Exposition | None = None
-        self._next_sign = 0.0
         self._url = ""
         needs_state = options.node or not config.run_label
         self._kept = Kept(state_file_of(options, host), self._complaints.failure) if needs_state else None
@@ -121,13 +123,16 @@ class Daemon:
             signal.signal(number, self._told_to_stop)
         signal.signal(signal.SIGHUP, lambda _number, _frame: self._wake.set())
         threading.excepthook = self._thread_failed
+        gc.set_threshold(*FEWER_COLLECTIONS)
         endpoint = self._serve(listener)
         self._url = endpoint.url or ""
         if self._node is not None:
             self._node.start()
         follower = threading.Thread(target=self._follow, name="hf_eco2ai-follower", daemon=True)
         follower.start()
-        self._stop.wait()
+        # The kernel may give a signal to another thread, and Python acts on it only when this one wakes.
+        while not self._stop.wait(LOOK_SECONDS):
+            pass
         self._supervisor.stopping()
         self._wake.set()
         endpoint.stop(GRACE_SECONDS)
@@ -189,18 +194,12 @@ class Daemon:
             announcement.keep(began)
             if first:
                 self._say_ready()
-        self._give_sign(began)
+        self._supervisor.alive(began)
 
     def _say_ready(self) -> None:
         runs = len({snapshot.identity.run_id for snapshot in self._follower.snapshots})
         log(logging.INFO, "ready", url=self._url, folder=self._folder, runs=runs, look_seconds=f"{self._look_seconds:.3f}")
         self._supervisor.ready(f"{self._url}, {'1 run' if runs == 1 else f'{runs} runs'} in {self._folder}")
-
-    def _give_sign(self, now: float) -> None:
-        """For the watchdog: this thread goes round. A third of its patience, since the machine may be slow."""
-        if self._environment.watchdog_seconds is not None and now >= self._next_sign:
-            self._next_sign = now + self._environment.watchdog_seconds / 3
-            self._supervisor.alive()
 
     # The endpoint's thread
 

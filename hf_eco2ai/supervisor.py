@@ -5,19 +5,26 @@ from contextlib import suppress
 
 
 class Supervisor:
-    """Sends states to the socket that systemd names in NOTIFY_SOCKET; empty: to nobody."""
+    """Sends states to the socket that systemd names in NOTIFY_SOCKET; empty: to nobody.
 
-    def __init__(self, address: str) -> None:
+    `watchdog_seconds` is how often systemd wants a sign of life; None where it does not.
+    """
+
+    def __init__(self, address: str, watchdog_seconds: float | None = None) -> None:
         # A name in the abstract namespace, which begins with a zero byte, is written with an @.
         self._address = "\0" + address[1:] if address.startswith("@") else address
+        self._watchdog_seconds = watchdog_seconds
+        self._next_sign = 0.0
 
     def ready(self, status: str) -> None:
         """The service does its work now."""
         self._send(f"READY=1\nSTATUS={_line(status)}")
 
-    def alive(self) -> None:
-        """For the watchdog."""
-        self._send("WATCHDOG=1")
+    def alive(self, now: float) -> None:
+        """The service goes round. Said three times within the watchdog's patience, since the machine may be slow."""
+        if self._watchdog_seconds is not None and now >= self._next_sign:
+            self._next_sign = now + self._watchdog_seconds / 3
+            self._send("WATCHDOG=1")
 
     def stopping(self) -> None:
         """The service ends."""

@@ -127,8 +127,6 @@ class Follower:
         self._swept_at = -math.inf
         self.snapshots: tuple[Snapshot, ...] = ()
         """What to show, one for each host that a run has or had here; of one run the newest first."""
-        self.claims: tuple[Claim, ...] = ()
-        """Who uses the devices of this machine, or has used them of late, on its monotonic clock."""
         self.lines_read = 0
         self.left_out = 0
         """Journals of runs that were left before their retention was over, since there were more than `most_runs`."""
@@ -140,6 +138,11 @@ class Follower:
     def journals(self) -> int:
         """How many are followed."""
         return len(self._followed)
+
+    @property
+    def claims(self) -> tuple[Claim, ...]:
+        """Who uses the devices of this machine, or has used them of late, on its monotonic clock. May be asked by any thread."""
+        return tuple(sorted(self._claims()))
 
     def look(self) -> None:
         """See what has changed.
@@ -379,9 +382,6 @@ class Follower:
         snapshots = tuple(self._shown(chosen))
         if len(snapshots) != len(self.snapshots) or any(a is not b for a, b in zip(snapshots, self.snapshots, strict=True)):
             self.snapshots = snapshots
-        claims = tuple(sorted(self._claims()))
-        if claims != self.claims:
-            self.claims = claims
         hosts = {followed.header.host for followed in self._followed.values()}
         self._read_unix = {host: at for host, at in self._read_unix.items() if host in hosts}
         self.read_unix = dict(self._read_unix)
@@ -421,7 +421,7 @@ class Follower:
     def _claims(self) -> Iterator[Claim]:
         boot, too_old = self._here.boot_id, self._now() - REMEMBERED_SECONDS
         newest: dict[tuple[object, ...], tuple[float, _Followed]] = {}
-        for followed in self._followed.values():
+        for followed in list(self._followed.values()):
             header, line = followed.header, followed.line
             if header.process.boot_id != boot if boot else header.host != self._here.host:
                 continue

@@ -8,11 +8,11 @@ from typing import Any, Protocol
 from hf_eco2ai.outputs.metrics import Metric
 from hf_eco2ai.records import RunState, Snapshot
 
-REMEMBERED_RUNS = 1000
+REMEMBERED_RUNS = 250
 """So many runs that have left are known one by one, so that one of them that is resumed is not counted twice. Of older ones only
-the sum is left."""
+the sum is left. Each is some 7 kB in the file that is written anew with every run that comes or goes."""
 
-SAVE_SECONDS = 30.0
+SAVE_SECONDS = 60.0
 """Runs that live come back with their journals, so what they show is saved only this often; who comes, ends or goes, at once."""
 
 MOST = 1e300

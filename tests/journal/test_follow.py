@@ -702,9 +702,7 @@ def test_the_claims_of_live_runs_are_open_and_those_of_ended_ones_close_with_the
         Claim("cpu", 50.0, 130.0),
     }
     assert list(follower.claims) == sorted(follower.claims)
-    claims = follower.claims
     world.look(follower)
-    assert follower.claims is claims
     world.alive.clear()
     world.look(follower, STATE_SECONDS)
     assert Claim("cpu", 99.5, 101.0) in follower.claims
