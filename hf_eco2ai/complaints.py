@@ -1,6 +1,7 @@
 """What the daemon could not use, or did not let in: each is counted, and logged as often as helps."""
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,6 +15,12 @@ MOST_LINES = 20
 
 MOST_REMEMBERED = 10_000
 """Journals, and causes of failures, of which it is known what has been logged. Beyond, those known longest are forgotten."""
+
+MOST_CHARACTERS = 200
+"""Of what is logged of a refused request."""
+
+QUIET_SECONDS = 3600.0
+"""A cause of failures that has been quiet for so long is said again when it comes back."""
 
 MOST_A_SECOND = 20
 """So many refused requests are logged in a second, so that nobody fills a disk by knocking."""
@@ -29,7 +36,8 @@ class Complaints:
         self.failures: dict[str, int] = {}
         """What else went wrong, by type."""
         self._told: dict[Path, set[int | None]] = {}
-        self._causes: dict[str, None] = {}
+        self._causes: dict[str, float] = {}
+        """When each was last seen."""
         self._second = 0.0
         self._in_second = 0
 
@@ -47,13 +55,14 @@ class Complaints:
         log(logging.WARNING, "left out of a journal", path=refused.path, **line, reason=refused.reason, **further)
 
     def failure(self, failure: Failure) -> None:
-        """Something else: logged once per cause."""
+        """Something else: logged once per cause, and again where it comes back after a while."""
         self.failures[failure.error_type] = self.failures.get(failure.error_type, 0) + 1
-        if failure.cause in self._causes:
-            return
+        now, seen = self._now(), self._causes.pop(failure.cause, -math.inf)
         if len(self._causes) >= MOST_REMEMBERED:
             del self._causes[next(iter(self._causes))]
-        self._causes[failure.cause] = None
+        self._causes[failure.cause] = now
+        if now < seen + QUIET_SECONDS:
+            return
         log(logging.WARNING, failure.message, type=failure.error_type)
 
     def is_over(self, cause: str) -> None:
@@ -69,4 +78,4 @@ class Complaints:
             self._second, self._in_second = now, 0
         self._in_second += 1
         if self._in_second <= MOST_A_SECOND:
-            log(logging.WARNING, "request refused", reason=reason, **fields)
+            log(logging.WARNING, "request refused", reason=reason, **{k: str(v)[:MOST_CHARACTERS] for k, v in fields.items()})

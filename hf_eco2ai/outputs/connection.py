@@ -21,6 +21,8 @@ WRITE_BUFFER = 32_768
 SOCKET_BUFFER = 262_144
 """For the same in the kernel, which would take 4 MB from us for each client that does not read. Enough for 10 MB/s at 25 ms."""
 
+_TOO_LONG = 431
+
 LINGER_SECONDS = 1.0
 """Who is refused has so long to stop talking. Closed at once, the kernel would throw away what we have said."""
 
@@ -166,11 +168,13 @@ class Connection(H11Protocol):  # type: ignore[misc] # uvicorn is seen as untype
         self._expect(LINGER_SECONDS)  # A TLS connection is closed only when the other side has agreed.
         super().timeout_keep_alive_handler()
 
-    def send_400_response(self, msg: str) -> None:
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's signature
         """What came is no HTTP, or has too long headers."""
         error = sys.exc_info()[1]  # uvicorn calls this where it has caught it, and does not say which.
         status = error.error_status_hint if isinstance(error, h11.RemoteProtocolError) else 400
-        self._refuse(status, "malformed", str(error or msg))
+        # Not what h11 says: that quotes the line, which may hold a password, and be as long as one likes.
+        too_long = f"The head of a request may have {self._limits.header_bytes} bytes, not more."
+        self._refuse(status, "malformed", too_long if status == _TOO_LONG else "This is no request in HTTP/1.1.")
 
     # Deadlines: one runs while we wait for the client, to ask or to take its answer.
 

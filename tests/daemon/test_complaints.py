@@ -47,6 +47,19 @@ def test_a_failure_is_said_once_for_each_cause_and_again_once_it_was_over(caplog
     assert len(caplog.records) == 2
 
 
+def test_a_failure_that_comes_back_after_months_is_said_again(caplog: pytest.LogCaptureFixture) -> None:
+    now = [0.0]
+    complaints = Complaints(lambda: now[0])
+    for now[0] in (0.0, 3000.0, 6000.0, 6000.0 + 3601.0):
+        complaints.failure(Failure("journal_failed", "kept 28", "The disk is full."))
+    assert len(caplog.records) == 2
+
+
+def test_what_is_logged_of_a_refused_request_is_short(caplog: pytest.LogCaptureFixture) -> None:
+    Complaints().request("malformed", {"detail": "x" * 300_000})
+    assert len(said(caplog)[0]) < 300
+
+
 def test_nobody_fills_the_disk_by_knocking(caplog: pytest.LogCaptureFixture) -> None:
     now = [100.0]
     complaints = Complaints(lambda: now[0])

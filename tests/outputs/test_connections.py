@@ -222,6 +222,24 @@ def test_headers_and_bodies_beyond_the_limits_are_refused_with_the_right_status(
             assert served.reasons() == [reason]
 
 
+def test_what_is_no_request_is_not_repeated_since_a_password_may_be_in_it() -> None:
+    for said in (
+        b"GET / HTTP/1.1\r\nHost: a\r\nAuthorization : Basic c2VjcmV0\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nX-Token\t: c2VjcmV0\r\n\r\n",
+        b"GET /?token=c2VjcmV0 and more HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nX: c2VjcmV0" + b"\0" * 60_000 + b"\r\n\r\n",
+    ):
+        with serve(app) as served, served.connect() as client:
+            client.sendall(said)
+            status, _, body = response(client)
+            assert status in {400, 431}
+            assert b"c2VjcmV0" not in body
+            assert ended(client)
+            assert served.reasons() in (["malformed"], ["too_large"])
+            assert "c2VjcmV0" not in str(served.refusals)
+            assert len(body) < 200
+
+
 def test_a_client_that_uploads_megabytes_hears_why_it_is_refused() -> None:
     with serve(app) as served, served.connect() as client:
         client.sendall(request("/echo", "POST", Content_Length="10000000") + b"x" * 10_000_000)
