@@ -7,6 +7,7 @@ import errno
 import json
 import math
 import os
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from importlib import import_module
@@ -60,11 +61,12 @@ class DaemonFile:
 
     """
 
-    def __init__(self, folder: Path, address: DaemonAddress, pid: int) -> None:
-        self._path = folder / f"{quote(address.host, safe='')[:LONGEST_NAME]}.{pid}{DAEMON_SUFFIX}"
+    def __init__(self, folder: Path, address: DaemonAddress) -> None:
+        # Not by the number of the process: in a container that is 1, and a host's name may be another's too.
+        self._path = folder / f"{quote(address.host, safe='')[:LONGEST_NAME]}.{secrets.token_hex(4)}{DAEMON_SUFFIX}"
         if fcntl is None:
             raise OSError(errno.ENOSYS, "no file locks here")
-        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.ftruncate(self._fd, 0)
@@ -85,8 +87,8 @@ class DaemonFile:
     def close(self) -> None:
         """Take it away."""
         if self._fd >= 0:
-            with suppress(OSError):
-                self._path.unlink(missing_ok=True)
+            if self.is_there():
+                _unlink(self._path)
             os.close(self._fd)
             self._fd = -1
 
@@ -110,10 +112,13 @@ class Announcement:
         if now >= self._next_clearing:
             self._next_clearing = now + CLEAR_SECONDS
             clear(self._folder, self._here)
-        if self._file is not None and self._file.is_there():
-            return
+        if self._file is not None:
+            if self._file.is_there():
+                return
+            self._file.close()
+            self._file = None
         try:
-            self._file = DaemonFile(self._folder, self._address, os.getpid())
+            self._file = DaemonFile(self._folder, self._address)
         except OSError as error:
             what = (
                 f"The runs folder {self._folder} cannot be written ({error.strerror}), so trainings do not know that they are "

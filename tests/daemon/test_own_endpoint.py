@@ -34,7 +34,7 @@ def endpoint(folder: Path | None, **settings: Any) -> Iterator[OwnEndpoint]:
 
 @contextmanager
 def daemon_of_another_host(folder: Path, *, all_hosts: bool) -> Iterator[None]:
-    file = DaemonFile(folder, DaemonAddress(url=DAEMON, host="node2", boot_id="another", all_hosts=all_hosts), 4711)
+    file = DaemonFile(folder, DaemonAddress(url=DAEMON, host="node2", boot_id="another", all_hosts=all_hosts))
     try:
         yield
     finally:

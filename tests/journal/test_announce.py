@@ -1,7 +1,7 @@
 """What serving processes leave in the runs folder: found while they live, cleared away once they do not."""
 
 import json
-import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -32,7 +32,7 @@ def address(host: str = "node1", boot: str = BOOT, *, all_hosts: bool = False) -
 
 def test_a_daemon_is_found_while_it_lives(tmp_path: Path) -> None:
     assert daemon_of(tmp_path, here()) is None
-    file = DaemonFile(tmp_path, address(), 4711)
+    file = DaemonFile(tmp_path, address())
     assert daemon_of(tmp_path, here()) == URL
     file.close()
     assert daemon_of(tmp_path, here()) is None
@@ -50,7 +50,7 @@ def test_a_daemon_is_found_while_it_lives(tmp_path: Path) -> None:
     ],
 )
 def test_a_daemon_serves_its_own_machine_or_all(tmp_path: Path, daemon: DaemonAddress, is_served: bool) -> None:
-    file = DaemonFile(tmp_path, daemon, 4711)
+    file = DaemonFile(tmp_path, daemon)
     assert (daemon_of(tmp_path, here()) == URL) == is_served
     file.close()
 
@@ -59,7 +59,7 @@ def test_a_daemon_that_was_killed_is_not_believed_and_cleared_away(tmp_path: Pat
     code = (
         "import os, sys; from pathlib import Path; from hf_eco2ai.journal.announce import *; "
         f"address = DaemonAddress(url={URL!r}, host='node1', boot_id={BOOT!r}, all_hosts=False); "
-        "DaemonFile(Path(sys.argv[1]), address, os.getpid()); "
+        "file = DaemonFile(Path(sys.argv[1]), address); "
         "os.kill(os.getpid(), 9)"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
@@ -71,7 +71,7 @@ def test_a_daemon_that_was_killed_is_not_believed_and_cleared_away(tmp_path: Pat
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"url":1}', b"\xff" * 100, b"[" * 10_000])
 def test_an_address_that_says_nothing_is_nobodys(tmp_path: Path, content: bytes) -> None:
-    file = DaemonFile(tmp_path, address(), 4711)
+    file = DaemonFile(tmp_path, address())
     (path,) = tmp_path.iterdir()
     path.write_bytes(content)
     assert daemon_of(tmp_path, here()) is None
@@ -83,7 +83,7 @@ def test_a_folder_of_a_group_lets_the_group_read_and_another_one_nobody(tmp_path
         folder = tmp_path / name
         folder.mkdir()
         folder.chmod(mode)
-        file = DaemonFile(folder, address(), 4711)
+        file = DaemonFile(folder, address())
         target = TargetFile(folder, URL, "run1", "node1", process())
         assert [path.stat().st_mode & 0o777 for path in folder.iterdir()] == [expected, expected]
         target.remove()
@@ -139,9 +139,29 @@ def test_an_announcement_stays_also_where_the_folder_is_made_anew(tmp_path: Path
     assert (list(folder.iterdir()), failures) == ([], [])
 
 
-def test_a_folder_that_takes_no_announcement_is_told_with_what_to_do(tmp_path: Path) -> None:
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_two_daemons_announce_themselves_side_by_side_and_hold_one_file_each(tmp_path: Path) -> None:
+    """Also where both are process 1 of a container on a host of one name, and however often the folder is made anew."""
+    folder, failures, before = tmp_path / "runs", list[Failure](), open_files()
+    announcements = [Announcement(folder, address(), here(), failures.append) for _ in range(2)]
+    for number in range(5):
+        folder.mkdir()
+        for announcement in announcements:
+            announcement.keep(number * CLEAR_SECONDS)
+        assert len(list(folder.iterdir())) == 2
+        assert open_files() == before + 2
+        shutil.rmtree(folder)
+    folder.mkdir()
+    for announcement in announcements:
+        announcement.close()
+    assert (open_files(), failures) == (before, [])
+
+
+def test_a_folder_that_takes_no_announcement_is_told_with_what_to_do() -> None:
     failures: list[Failure] = []
-    (tmp_path / f"node1.{os.getpid()}{DAEMON_SUFFIX}").mkdir()  # Also for root, whom no mode keeps out.
-    Announcement(tmp_path, address(), here(), failures.append).keep(0.0)
+    Announcement(Path("/proc/self"), address(), here(), failures.append).keep(0.0)  # Nobody may write there, root neither.
     assert [failure.error_type for failure in failures] == ["journal_failed"]
     assert "HF_ECO2AI_EXPORT_PROMETHEUS=false" in failures[0].message
