@@ -149,7 +149,8 @@ class Daemon:
             self._kept.close()
 
     def _told_to_stop(self, number: int, _frame: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_DFL)  # Who tells it twice does not want to wait.
+        if number == signal.SIGINT:  # Who presses Ctrl-C twice does not want to wait. Supervisors may tell twice, and do wait.
+            signal.signal(number, signal.SIG_DFL)
         self._stop.set()
 
     def _end(self, reason: str) -> None:

@@ -70,7 +70,7 @@ def systemd_unit(argv: Sequence[str]) -> str:
     A service has no folder to be in and no home, so paths are absolute, and its runs folder is the host's where none is named.
     """
     arguments = _absolute([argument for argument in argv[1:] if argument not in {"--systemd-unit", "--check"}])
-    if not any(argument.split("=")[0] == "--runs-dir" for argument in arguments):
+    if not any(argument.split("=")[0] in {"--runs-dir", "runs_dir"} for argument in arguments):
         arguments += ["--runs-dir", str(SYSTEM_FOLDER), "--wait"]
     command = " ".join(_quoted(word).replace("$", "$$") for word in [_program(), *arguments])
     written = (_value(arguments, option) for option in ("--runs-dir", "--state-dir"))
@@ -100,8 +100,13 @@ def _absolute(arguments: Sequence[str]) -> list[str]:
 
 def _value(arguments: Sequence[str], option: str) -> str:
     """What is said for an option, the last time that it is."""
-    values = [b for a, b in itertools.pairwise(arguments) if a == option]
-    return [*values, *(a.partition("=")[2] for a in arguments if a.startswith(f"{option}=")), ""][0]
+    values = [""]
+    for before, argument in itertools.pairwise(["", *arguments]):
+        if before == option:
+            values.append(argument)
+        elif argument.startswith(f"{option}="):
+            values.append(argument.partition("=")[2])
+    return values[-1]
 
 
 def _quoted(word: str) -> str:

@@ -353,13 +353,15 @@ def test_a_defect_in_one_of_its_threads_ends_it_so_that_it_is_started_anew(tmp_p
     assert (ended["level"], ended["reason"]) == ("error", "a-thread failed")
 
 
-def test_whoever_tells_it_twice_does_not_wait_for_scrapes(runs: Path) -> None:
+def test_whoever_presses_ctrl_c_twice_does_not_wait_for_scrapes_and_a_supervisor_may_tell_twice(runs: Path) -> None:
     for n in range(200):
         live(runs, f"run{n:03}")
     with supervising() as (systemd, name), socket.socket() as client:
         serving = Daemon(runs, environ={"NOTIFY_SOCKET": name}).ready()
         ask_and_wait(client, serving.port)
-        serving.process.terminate()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGTERM):
+            serving.process.send_signal(number)
         until(lambda: systemd.recv(1000) == b"STOPPING=1")
-        serving.process.terminate()
-        assert serving.process.wait(SECONDS) == -signal.SIGTERM
+        serving.process.send_signal(signal.SIGTERM)
+        serving.process.send_signal(signal.SIGINT)
+        assert serving.process.wait(SECONDS) == -signal.SIGINT
