@@ -50,7 +50,8 @@ def run(*command: str | Path, **more: Any) -> subprocess.CompletedProcess[str]:
 
 def parse_serve(arguments: list[str]) -> None:
     """Raises click.UsageError for what `serve` does not know."""
-    with SERVE.make_context("serve", list(arguments)):
+    # Below its group, as on the command line: click keeps a command's `--help` as it was first made.
+    with SERVE.make_context("serve", list(arguments), parent=click.Context(cli, info_name="hf-eco2ai", **cli.context_settings)):
         pass
 
 
