@@ -244,7 +244,9 @@ def test_the_page_and_the_api_answer_for_hostile_runs(folder: Folder, tmp_path: 
 def test_prometheus_takes_what_is_served_beside_hostile_journals(folder: Folder) -> None:
     with daemon(folder.path) as serving, prometheus(folder.path.parent / "prometheus", [job("all", serving.port)]) as asked:
         until(lambda: asked.health("all") == "up", what=asked.targets)
-        assert asked.query('hf_training_energy_kwh_total{run_id="good1"}') == {"all": pytest.approx(0.312)}
+        good = 'hf_training_energy_kwh_total{run_id="good1"}'
+        until(lambda: asked.query(good))  # A target is up a moment before what it said can be asked for.
+        assert asked.query(good) == {"all": pytest.approx(0.312)}
         assert asked.query("up") == {"all": 1.0}
         names = asked.ask("/api/v1/label/__name__/values")
     ours = ("hf_training_", "hf_exporter_", "process_")
