@@ -5,6 +5,7 @@ journal that is followed its size and time of change. So ten thousand journals o
 lives costs one call of the kernel between two of its lines.
 """
 
+import errno
 import math
 import os
 import re
@@ -183,6 +184,9 @@ class Follower:
         except FileNotFoundError:
             self._forget_all()
             return
+        if not os.access(str(self._folder), os.R_OK | os.X_OK):  # Its journals alone would each tell of it, and the folder never.
+            with os.scandir(self._folder):  # Says what is wrong, where it is not only that it may not be entered.
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self._folder))
         now = self._now()
         if changed != self._changed:
             self._changed, self._changed_at, self._is_listed = changed, now, False

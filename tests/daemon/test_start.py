@@ -324,6 +324,28 @@ def test_nobody_needs_to_be_root(common: Path) -> None:
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
 
 
+def test_a_folder_that_may_not_be_read_any_more_is_told_once_and_is_followed_again_when_it_may(common: Path) -> None:
+    account, runs = ordinary_user(), common / "runs"
+    live(runs, "run1")
+    if account is not OURSELVES:
+        for path in (common, runs, *runs.iterdir()):
+            os.chown(path, NOBODY, NOBODY)
+    with daemon(runs, account=account) as serving:
+        until(lambda: list(runs.glob("*.daemon.json")))
+        runs.chmod(0)
+        until(lambda: "cannot be read (Permission denied)" in serving.text, what=lambda: serving.text)
+        shown = serving.series()
+        assert any("run_id='run1'" in name for name in shown)  # What is known is served.
+        looked = shown["hf_exporter_last_look_timestamp_seconds{}"]
+        until(lambda: serving.series()["hf_exporter_failures_total{error_type='journal_refused'}"] >= 2)
+        assert serving.series()["hf_exporter_last_look_timestamp_seconds{}"] == looked
+        assert serving.text.count("cannot be read") == 1
+        runs.chmod(0o700)
+        until(lambda: serving.series()["hf_exporter_last_look_timestamp_seconds{}"] > looked)
+    (warned,) = [line["msg"] for line in serving.log() if line["level"] != "info"]
+    assert warned.startswith(f"The runs folder {runs} cannot be read (Permission denied). Let this user read it")
+
+
 FAILS_WHEN_TOLD = """
 import sys, threading
 from hf_eco2ai.cli import main
