@@ -1,0 +1,1 @@
+"""The monitoring stack around the exporter: rules, alerts, dashboards, and the servers that run them."""

@@ -1,0 +1,241 @@
+"""Alerts on power and on what is got for it: when they stand, when they do not, and what they say."""
+
+from collections.abc import Mapping
+
+import pytest
+
+from hf_eco2ai.stack.alerts.energy import alerts
+from tests.stack.committed import alert_names, file_of
+from tests.stack.labelled import run, series, served_twice
+from tests.stack.promtool import Alerts, Case, failures, nan, uncovered
+
+RUN = {"project_name": "llama", "run_id": "r1"}
+NAMED = {**RUN, "model_name": "m1"}
+ON_H1 = {**NAMED, "host": "h1"}
+GPU_1 = {"host": "h1", "gpu_id": "1"}
+
+VARIABLES = "?&var-project=llama&var-model=m1&var-run=r1"
+OPERATIONS = "http://localhost:3000/d/hf-operations" + VARIABLES + "&var-host=h1"
+DETAIL = "http://localhost:3000/d/hf-run-detail" + VARIABLES
+BOOK = "https://github.com/terragonlabs/hf-eco2ai-plugin/blob/main/docs/runbooks/"
+
+
+def kilowatts(values: str, host: str = "h1") -> dict[str, str]:
+    return {series("hf_training_energy_rate_kwh_per_hour", **RUN, host=host): values}
+
+
+def gpu(values: str, gpu_id: str = "1", host: str = "h1") -> dict[str, str]:
+    return {series("hf_training_gpu_utilization_percent", gpu_id=gpu_id, gpu_model="H100", host=host): values}
+
+
+def gpus(run_id: str = "r1", host: str = "h1", count: str = "2x200") -> dict[str, str]:
+    return {series("hf_training_gpu_count", run_id=run_id, host=host): count}
+
+
+def trained(samples: str, joules: str, host: str = "h1") -> dict[str, str]:
+    return {
+        series("hf_training_samples_total", **RUN): samples,
+        series("hf_training_phase_energy_joules_total", run_id="r1", host=host, phase="train"): joules,
+    }
+
+
+def unknown_samples(run_id: str) -> dict[str, str]:
+    return {
+        series("hf_training_samples_total", project_name="llama", run_id=run_id): nan(160),
+        series("hf_training_phase_energy_joules_total", run_id=run_id, host="h1", phase="train"): "0+100x160",
+    }
+
+
+def evaluated(joules: str) -> dict[str, str]:
+    return {series("hf_training_phase_energy_joules_total", run_id="r1", host="h1", phase="evaluate"): joules}
+
+
+def score(values: str, run_id: str = "r1") -> dict[str, str]:
+    return {series("hf_training_efficiency_score", project_name="llama", run_id=run_id): values}
+
+
+HIGH_POWER = {
+    "summary": "llama: run r1 draws 9000 W on h1",
+    "description": "Over the last 10m the devices of the run on h1 drew 9000 W, more than 8000 W.",
+    "action": "Make sure that the circuit and the cooling bear it; a power limit (nvidia-smi -pl) costs little speed.",
+    "value": "9000 W",
+    "limit": "8000 W",
+    "dashboard_url": OPERATIONS,
+    "runbook_url": BOOK + "HighPowerDraw.md",
+}
+IDLE = {
+    "summary": "GPU 1 of h1 idles while run r1 is on",
+    "description": "Over the last 15m GPU 1 of h1 was busy 2 % of the time, less than 10 %, but it draws power and is paid for.",
+    "action": "Give the run only the GPUs that it uses (CUDA_VISIBLE_DEVICES), or see what it waits for: data, or other ranks.",
+    "value": "2 % busy",
+    "limit": "10 % busy",
+    "dashboard_url": OPERATIONS,
+    "runbook_url": BOOK + "GpuIdleWhileRunning.md",
+}
+REGRESSION = {
+    "summary": "llama: run r1 trains 50% of the samples per kWh that it did",
+    "description": "In the last 15m its training steps got 50% of the samples from a kWh that they got before, "
+    "less than 0.7 of it.",
+    "action": "Look for what changed: a hot GPU, a data loader that lags, longer sequences, a neighbour on the machine.",
+    "value": "50% of its own past",
+    "limit": "0.7 of its own past",
+    "dashboard_url": DETAIL,
+    "runbook_url": BOOK + "EnergyEfficiencyRegression.md",
+}
+LOW = {
+    "summary": "llama: run r1 has an efficiency score of 0.20",
+    "description": "For 30m its efficiency score, the share of its energy that training steps used times the mean use of its "
+    "GPUs, was below 0.3; it is 0.20.",
+    "action": "See which phase uses the energy and how busy the GPUs are; a larger batch or more loader workers often help.",
+    "value": "score 0.20",
+    "limit": "score 0.3",
+    "dashboard_url": DETAIL,
+    "runbook_url": BOOK + "LowEfficiency.md",
+}
+
+POWER = (
+    Case(
+        "a run that draws 9 kW on one host for ten minutes draws much",
+        run() | kilowatts("9x80") | kilowatts("4x80", host="h2"),
+        (Alerts("9m30s", "HighPowerDraw"), Alerts("12m", "HighPowerDraw", (ON_H1,), (HIGH_POWER,))),
+    ),
+    Case(
+        "what two hosts draw is drawn from two sockets",
+        run() | kilowatts("5x80") | kilowatts("5x80", host="h2"),
+        (Alerts("12m", "HighPowerDraw"),),
+    ),
+    Case("a run that is served twice draws once", served_twice(run() | kilowatts("5x80")), (Alerts("12m", "HighPowerDraw"),)),
+    Case(
+        "a run that is served twice is one alert",
+        served_twice(run() | kilowatts("9x80")),
+        (Alerts("12m", "HighPowerDraw", (ON_H1,)),),
+    ),
+    Case(
+        "a run that has ended draws nothing",
+        run(running="1x60 0x60") | kilowatts("9x120"),
+        (Alerts("14m", "HighPowerDraw", (ON_H1,)), Alerts("16m", "HighPowerDraw")),
+    ),
+    Case("a power that is no number is not high", run() | kilowatts(nan(80)), (Alerts("12m", "HighPowerDraw"),)),
+)
+
+IDLING = (
+    Case(
+        "of two GPUs of a run one does nothing",
+        run() | gpus() | gpu("90x80", "0") | gpu("2x80"),
+        (
+            Alerts("14m30s", "GpuIdleWhileRunning"),
+            Alerts("16m", "GpuIdleWhileRunning", ({**ON_H1, "gpu_id": "1"},), (IDLE,)),
+        ),
+    ),
+    Case(
+        "on a host with two runs it is not said whose GPU it is",
+        run() | run("r2") | gpus() | gpus("r2") | gpu("2x80"),
+        (Alerts("16m", "GpuIdleWhileRunning", (GPU_1,)),),
+    ),
+    Case(
+        "a run on another host does not make it theirs",
+        run() | run("r2", host="h2") | gpus() | gpus("r2", host="h2") | gpu("2x80") | gpu("90x80", host="h2"),
+        (Alerts("16m", "GpuIdleWhileRunning", ({**ON_H1, "gpu_id": "1"},)),),
+    ),
+    Case(
+        "a GPU of a run that is served twice is one alert",
+        served_twice(run() | gpus() | gpu("2x80")),
+        (Alerts("16m", "GpuIdleWhileRunning", ({**ON_H1, "gpu_id": "1"},)),),
+    ),
+    Case(
+        "a GPU may idle when the run has ended",
+        run(running="1x62 0x60") | gpus() | gpu("2x120"),
+        (Alerts("15m15s", "GpuIdleWhileRunning", ({**ON_H1, "gpu_id": "1"},)), Alerts("17m", "GpuIdleWhileRunning")),
+    ),
+    Case(
+        "an evaluation of some minutes is no idling", run() | gpus() | gpu("90x40 0x40"), (Alerts("19m", "GpuIdleWhileRunning"),)
+    ),
+    Case("a use that is no number is no idling", run() | gpus() | gpu(nan(80)), (Alerts("16m", "GpuIdleWhileRunning"),)),
+)
+
+# 10 samples every 15 s for 100 J each are ten joules a sample; then 5 samples for the same.
+REGRESSING = (
+    Case(
+        "a run that trains half as much with the same energy as before regresses",
+        run() | trained("0+10x79 800+5x80", "0+100x160"),
+        (Alerts("19m", "EnergyEfficiencyRegression"), Alerts("35m", "EnergyEfficiencyRegression", (NAMED,), (REGRESSION,))),
+    ),
+    Case(
+        "a run that is always the same", run() | trained("0+10x160", "0+100x160"), (Alerts("35m", "EnergyEfficiencyRegression"),)
+    ),
+    Case(
+        "a long evaluation is no regression",
+        run() | trained("0+10x79 800x80", "0+100x79 8000x80") | evaluated("0x79 0+1000x80"),
+        (Alerts("36m", "EnergyEfficiencyRegression"),),
+    ),
+    Case(
+        "a resumed run is held against its own past, not against a sudden total",
+        run(info="1x40 stale _x40 1x100") | trained("0+10x40 stale _x40 400+10x100", "0+100x40 stale _x40 4000+100x100"),
+        (Alerts("21m", "EnergyEfficiencyRegression"), Alerts("40m", "EnergyEfficiencyRegression")),
+    ),
+    Case(
+        "a host that is seen for the first time has not used its total in the last minutes",
+        run() | trained("0+10x160", "0+100x160") | trained("0+10x160", "_x100 90000+100x60", host="h2"),
+        (Alerts("30m", "EnergyEfficiencyRegression"),),
+    ),
+    Case(
+        "a run that is served twice regresses once",
+        served_twice(run() | trained("0+10x79 800+5x80", "0+100x160")),
+        (Alerts("35m", "EnergyEfficiencyRegression", (NAMED,)),),
+    ),
+    Case(
+        "a run that has ended regresses no more",
+        run(running="1x142 0x40") | trained("0+10x79 800+5x80", "0+100x160"),
+        (Alerts("35m30s", "EnergyEfficiencyRegression", (NAMED,)), Alerts("36m30s", "EnergyEfficiencyRegression")),
+    ),
+    Case(
+        "a measured command without samples has no efficiency, and no number is none",
+        run() | trained("0x160", "0+100x160") | run("r2") | unknown_samples("r2"),
+        (Alerts("35m", "EnergyEfficiencyRegression"),),
+    ),
+)
+
+INEFFICIENT = (
+    Case(
+        "a run that scores low for half an hour",
+        run() | score("0.2x160"),
+        (Alerts("29m", "LowEfficiency"), Alerts("32m", "LowEfficiency", (NAMED,), (LOW,))),
+    ),
+    Case(
+        "of two runs of a project one is low",
+        run() | run("r2") | score("0.2x160") | score("0.5x160", "r2"),
+        (Alerts("32m", "LowEfficiency", (NAMED,)),),
+    ),
+    Case(
+        "a run that is served twice has one score",
+        served_twice(run() | score("0.2x160")),
+        (Alerts("32m", "LowEfficiency", (NAMED,)),),
+    ),
+    Case(
+        "a run that has ended can not do better",
+        run(running="1x130 0x40") | score("0.2x170"),
+        (Alerts("32m", "LowEfficiency", (NAMED,)), Alerts("34m", "LowEfficiency")),
+    ),
+    Case(
+        "a resumed run begins anew to be low",
+        run(running="1x80 stale _x20 1x150") | score("0.2x80 stale _x20 0.2x150"),
+        (Alerts("35m", "LowEfficiency"), Alerts("58m", "LowEfficiency", (NAMED,))),
+    ),
+    Case("a score that is no number is not low", run() | score(nan(160)), (Alerts("32m", "LowEfficiency"),)),
+)
+
+CASES = (*POWER, *IDLING, *REGRESSING, *INEFFICIENT)
+
+
+@pytest.fixture(scope="module")
+def failed(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
+    return failures(CASES, [file_of("energy", alerts)], tmp_path_factory.mktemp("promtool"))
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_alerts_on_energy(case: Case, failed: Mapping[str, str]) -> None:
+    assert case.name not in failed, failed[case.name]
+
+
+def test_every_alert_on_energy_is_seen_firing_and_silent() -> None:
+    assert uncovered(CASES, alert_names(alerts)) == []
