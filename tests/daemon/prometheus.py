@@ -56,10 +56,13 @@ class Prometheus:
 
 
 @contextmanager
-def prometheus(folder: Path, jobs: Sequence[dict[str, Any]], *, interval: str = "1s") -> Iterator[Prometheus]:
-    """One that has these scrape configs, and is ready."""
+def prometheus(
+    folder: Path, jobs: Sequence[dict[str, Any]], *, interval: str = "1s", rules: Sequence[str] = ()
+) -> Iterator[Prometheus]:
+    """One that has these scrape configs and evaluates these rule files as often, and is ready."""
     folder.mkdir(exist_ok=True)
-    config = {"global": {"scrape_interval": interval, "scrape_timeout": interval}, "scrape_configs": list(jobs)}
+    every = dict.fromkeys(("scrape_interval", "scrape_timeout", "evaluation_interval"), interval)
+    config = {"global": every, "rule_files": list(rules), "scrape_configs": list(jobs)}
     (folder / "prometheus.yml").write_text(json.dumps(config))  # JSON is YAML.
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
