@@ -45,7 +45,7 @@ def unit(name: str, **more: object) -> Json:
 def bar(bounds: Json, top: float = 1) -> Json:
     """A column whose cells are bars, as wide as their share of the largest that there may be."""
     cell = {"type": "gauge", "mode": "basic", "valueDisplayMode": "text"}
-    return {"custom.cellOptions": cell, "custom.width": 110, "decimals": 1, "min": 0, "max": top, "thresholds": bounds}
+    return {"custom.cellOptions": cell, "custom.width": 100, "decimals": 1, "min": 0, "max": top, "thresholds": bounds}
 
 
 def tinted(bounds: Json) -> Json:

@@ -105,7 +105,8 @@ class Studio:
 def height(dashboard: dict[str, Any]) -> int:
     """Pixels that its panels take."""
     places = [panel["gridPos"] for panel in dashboard["panels"]]
-    return HEAD + CELL * max(place["y"] + place["h"] for place in places) + MARGIN
+    rows: int = max(place["y"] + place["h"] for place in places)
+    return HEAD + CELL * rows + MARGIN
 
 
 def shrunk(picture: Path, kept: Path) -> None:
