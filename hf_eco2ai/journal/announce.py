@@ -102,6 +102,7 @@ class Announcement:
         self._here = here
         self._fail = fail
         self._file: DaemonFile | None = None
+        self._refused: int | None = None
         self._next_look = self._next_clearing = -math.inf
 
     def keep(self, now: float) -> None:
@@ -120,11 +121,16 @@ class Announcement:
         try:
             self._file = DaemonFile(self._folder, self._address)
         except OSError as error:
+            if error.errno == self._refused:
+                return  # A folder that is mounted read-only stays so: that is one failure, and not one more every 10 s.
+            self._refused = error.errno
             what = (
                 f"The runs folder {self._folder} cannot be written ({error.strerror}), so trainings do not know that they are "
                 "served and open ports of their own. Let the daemon write to it, or set HF_ECO2AI_EXPORT_PROMETHEUS=false there."
             )
             self._fail(Failure("journal_failed", "announcement", what))
+        else:
+            self._refused = None
 
     def close(self) -> None:
         """The daemon ends."""

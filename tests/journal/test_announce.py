@@ -165,3 +165,12 @@ def test_a_folder_that_takes_no_announcement_is_told_with_what_to_do() -> None:
     Announcement(Path("/proc/self"), address(), here(), failures.append).keep(0.0)  # Nobody may write there, root neither.
     assert [failure.error_type for failure in failures] == ["journal_failed"]
     assert "HF_ECO2AI_EXPORT_PROMETHEUS=false" in failures[0].message
+
+
+def test_a_folder_that_goes_on_taking_none_is_one_failure() -> None:
+    """So that a daemon that only reads does not look as if something failed every 10 s."""
+    failures: list[Failure] = []
+    announcement = Announcement(Path("/proc/self"), address(), here(), failures.append)
+    for look in range(5):
+        announcement.keep(look * CLEAR_SECONDS)
+    assert len(failures) == 1
