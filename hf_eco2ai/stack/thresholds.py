@@ -59,6 +59,9 @@ class Thresholds(Mapping[str, str]):
         except KeyError:
             raise ConfigError(self._unknown(name)) from None
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._values
+
     def __iter__(self) -> Iterator[str]:
         """Names, in the order of the file."""
         return iter(self._values)

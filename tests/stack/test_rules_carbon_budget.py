@@ -65,7 +65,7 @@ CARBON_BUDGET_BURNING_FAST = {
 
 BUDGET = (
     Case(
-        "from 80 % on a run's budget is nearly spent, and from 100 % on it is spent instead",
+        "from 80 % on a run's budget is nearly spent, and from 100 % on it is spent as well",
         run() | of_run("0.79x3 0.8x7 0.99x3 1x40"),
         (
             Alerts("45s", "CarbonBudgetNearlySpent"),
@@ -76,7 +76,7 @@ BUDGET = (
                 (CARBON_BUDGET_NEARLY_SPENT,),
             ),
             Alerts("2m", "CarbonBudgetExceeded"),
-            Alerts("5m", "CarbonBudgetNearlySpent"),
+            Alerts("5m", "CarbonBudgetNearlySpent", (OF_RUN,)),
             Alerts("5m", "CarbonBudgetExceeded", (OF_RUN,)),
         ),
     ),
@@ -105,7 +105,7 @@ BUDGET = (
     Case(
         "budgets of a run that is served twice are one alert",
         served_twice(run() | of_run("1.1x40")),
-        (Alerts("5m", "CarbonBudgetExceeded", (OF_RUN,)), Alerts("5m", "CarbonBudgetNearlySpent")),
+        (Alerts("5m", "CarbonBudgetExceeded", (OF_RUN,)), Alerts("5m", "CarbonBudgetNearlySpent", (OF_RUN,))),
     ),
     Case(
         "a project's budget that is told of twice is one alert",

@@ -90,19 +90,19 @@ CASES = (
     ),
     Case("a rate that is no number is not high", run() | rate(nan(80)), (Alerts("12m", "HighCostRate"),)),
     Case(
-        "from 80 % on a project's budget is nearly spent, and from 100 % on it is spent instead",
+        "from 80 % on a project's budget is nearly spent, and from 100 % on it is spent as well",
         run() | run("r2") | budget("0.85x19 1x40", kind="cost", scope="project", period="day") | cost("9x60"),
         (
             Alerts("4m", "CostBudgetNearlySpent", (OF_PROJECT,), (NEARLY_SPENT,)),
             Alerts("4m", "CostBudgetExceeded"),
-            Alerts("6m", "CostBudgetNearlySpent"),
+            Alerts("6m", "CostBudgetNearlySpent", (OF_PROJECT,)),
             Alerts("6m", "CostBudgetExceeded", (OF_PROJECT,)),
         ),
     ),
     Case(
         "a run that has spent its budget says what it has cost on all hosts, once",
         served_twice(run() | budget("1.1x40", kind="cost") | cost("11x40") | cost("22x40", host="h2")),
-        (Alerts("5m", "CostBudgetExceeded", (OF_RUN,), (EXCEEDED,)), Alerts("5m", "CostBudgetNearlySpent")),
+        (Alerts("5m", "CostBudgetExceeded", (OF_RUN,), (EXCEEDED,)), Alerts("5m", "CostBudgetNearlySpent", (OF_RUN,))),
     ),
     Case(
         "a project's budget that two runs tell of is one alert",

@@ -19,8 +19,8 @@ OF_RUN = "?&var-project=llama&var-model=m1&var-run=r1"
 BOOK = "https://github.com/terragonlabs/hf-eco2ai-plugin/blob/main/docs/runbooks/"
 
 
-def updated(values: str, run_id: str = "r1", host: str = "h1") -> dict[str, str]:
-    return {series("hf_training_last_update_timestamp", run_id=run_id, host=host): values}
+def updated(values: str, run_id: str = "r1", host: str = "h1", **target: str) -> dict[str, str]:
+    return {series("hf_training_last_update_timestamp", run_id=run_id, host=host, **target): values}
 
 
 def errors(values: str, error_type: str = "journal_failed", run_id: str = "r1", host: str = "h1") -> dict[str, str]:
@@ -128,12 +128,15 @@ STALE = (
         (Alerts("7m", "MetricsStale", (R1,)), Alerts("10m", "MetricsStale", (R1,)), Alerts("14m", "MetricsStale")),
     ),
     Case(
-        "it is told of still when its exporter is down, which is said by then",
-        {name: values + " stale" for name, values in (run(running="1x25", info="1x25") | updated("0+15x8 120x16")).items()}
+        "it is told of still when its exporter is down, which is said by then, of the same target",
+        {
+            name: values + " stale"
+            for name, values in (run(running="1x25", info="1x25") | updated("0+15x8 120x16", **DAEMON)).items()
+        }
         | {series("up", **DAEMON): "1x25 0x40"},
         (
-            Alerts("6m15s", "MetricsStale", (R1,)),
-            Alerts("9m", "MetricsStale", (R1,)),
+            Alerts("6m15s", "MetricsStale", ({**R1, **DAEMON},)),
+            Alerts("9m", "MetricsStale", ({**R1, **DAEMON},)),
             Alerts("9m", "ExporterDown", (DAEMON,)),
             Alerts("14m", "MetricsStale"),
         ),
@@ -179,7 +182,12 @@ STALE = (
             series("hf_training_last_update_timestamp", job="hf-eco2ai", run_id="r2", host="h1"): "0x80",
             series("hf_training_last_update_timestamp", job="hf-eco2ai-runs", run_id="r2", host="h1"): "0+15x80",
         },
-        (Alerts("10m", "MetricsStale", (R1,)),),
+        (Alerts("10m", "MetricsStale", ({**R1, "job": "hf-eco2ai", "instance": "h1:9092"},)),),
+    ),
+    Case(
+        "a run that two daemons serve is stale once",
+        run() | updated("0x80", **DAEMON) | updated("0x80", **{**DAEMON, "instance": "node-2:9091"}),
+        (Alerts("10m", "MetricsStale", ({**R1, **DAEMON},)),),
     ),
     Case("a time that is no number is no age", run() | updated(nan(80)), (Alerts("10m", "MetricsStale"),)),
 )

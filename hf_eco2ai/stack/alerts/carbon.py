@@ -63,12 +63,13 @@ def _kg(times: str, kept: str) -> str:
 
 
 def _nearly_spent(t: Thresholds) -> Alert:
+    """It goes on at 100 %, silenced by CarbonBudgetExceeded: if it ended, people were told of an end just before that."""
     kept, ratio = t["budget_kept_for"], t["budget_nearly_spent_ratio"]
     spent, limit = _kg("$value", kept), _kg("1.0", kept)
     return Alert(
         name="CarbonBudgetNearlySpent",
         severity="warning",
-        expr=f"{budgets.used('carbon', kept)} >= {ratio} < 1",
+        expr=f"{budgets.used('carbon', kept)} >= {ratio}",
         summary=f"{PERCENT} of the carbon budget of {WHOSE_BUDGET} is spent",
         description=f"{spent} of {limit} are spent, that is {PERCENT}.",
         action="See in the forecast whether the rest is enough; if not, stop early, train less, or agree on a larger budget.",

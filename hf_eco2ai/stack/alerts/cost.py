@@ -44,11 +44,12 @@ def _spent(kept: str) -> str:
 
 
 def _nearly_spent(t: Thresholds) -> Alert:
+    """It goes on at 100 %, silenced by CostBudgetExceeded: if it ended, people were told of an end just before that."""
     kept, ratio = t["budget_kept_for"], t["budget_nearly_spent_ratio"]
     return Alert(
         name="CostBudgetNearlySpent",
         severity="warning",
-        expr=f"{budgets.used('cost', kept)} >= {ratio} < 1",
+        expr=f"{budgets.used('cost', kept)} >= {ratio}",
         summary=f"{PERCENT} of the cost budget of {WHOSE_BUDGET} is spent",
         description=f"{PERCENT} of the budget are spent{_spent(kept)}.",
         action="See in the forecast whether the rest is enough; if not, stop early, train less, or agree on a larger budget.",

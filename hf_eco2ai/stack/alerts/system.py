@@ -40,10 +40,15 @@ def _down(t: Thresholds) -> Alert:
 def _stale(t: Thresholds) -> Alert:
     """A run as a whole, since a host that it has left is as old as that. And a daemon that answers, but sees its folder no more.
 
-    It goes on for a while, so that an exporter that goes down then does not make it look mended.
+    It goes on for a while, so that an exporter that goes down then does not make it look mended; it names the daemon that
+    serves the run, one if there are several, so that ExporterDown can silence it.
     """
     limit, hold = t["stale_seconds"], t["stale_for"]
-    run = with_model(while_running(f"time() - {once('hf_training_last_update_timestamp', 'run_id')} > {limit}"))
+    updated = "hf_training_last_update_timestamp"
+    served = once(f'{updated}{{job="hf-eco2ai", run_id!=""}}', "run_id", "job", "instance")
+    anywhere = once(updated, "run_id")
+    age = f"time() - (topk by (run_id) (1, {served}) or on (run_id) {anywhere})"
+    run = with_model(while_running(f"{age} > {limit} and on (run_id) time() - {anywhere} > {limit}"))
     look = once("hf_exporter_last_look_timestamp_seconds", "job", "instance")
     return Alert(
         name="MetricsStale",
