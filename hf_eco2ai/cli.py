@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from hf_eco2ai.errors import ConfigError, Eco2AIError
+from hf_eco2ai.stack.commands import stack
 from hf_eco2ai.version import __version__
 
 if TYPE_CHECKING:
@@ -27,6 +28,9 @@ _PATH = click.Path(readable=False, path_type=Path)
 @click.version_option(__version__, prog_name="hf-eco2ai")
 def cli() -> None:
     """Energy, CO₂e and cost of Hugging Face Trainer runs."""
+
+
+cli.add_command(stack)
 
 
 @cli.command()
