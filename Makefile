@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 COMPAT_VENV ?= .venv-compat
 GPUS ?= 0
+STACK ?= 1
 DEMO_ARGS ?=
 PYTEST_ARGS ?= -n 2 --dist loadfile
 
@@ -13,13 +14,13 @@ TORCH ?= torch==2.13.0
 PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 SUDO = $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help demo test compat check fix docs bench system clean
+.PHONY: help demo test compat check fix docs pictures bench system clean
 
 help: ## Say what can be made
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
-demo: $(VENV)/.demo ## Train a tiny model on the CPU with the callback on (GPUS=8: with simulated GPUs)
-	@$(VENV)/bin/python examples/train_tiny_gpt2.py --simulated-gpus $(GPUS) $(DEMO_ARGS)
+demo: $(VENV)/.demo ## Train a tiny model on the CPU with the callback on (GPUS=8: with simulated GPUs; STACK=0: without Prometheus)
+	@$(VENV)/bin/python examples/train_tiny_gpt2.py --simulated-gpus $(GPUS) $(if $(filter 0,$(STACK)),--no-stack,--stack) $(DEMO_ARGS)
 
 test: $(VENV)/.dev system ## Install what the tests need and run them
 	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
@@ -44,6 +45,9 @@ COGGED = README.md docs/metrics.md docs/configuration.md docs/cli.md docs/method
 docs: $(VENV)/.dev ## Write the generated parts of the docs anew
 	$(VENV)/bin/python -m cogapp -r $(COGGED)
 
+pictures: $(VENV)/.dev system ## Draw the dashboards anew into docs/images (with Chromium; two minutes)
+	$(VENV)/bin/python -m tests.stack.pictures --keep
+
 bench: $(VENV)/.dev ## Print our figures beside their targets
 	$(VENV)/bin/python -m benchmarks
 
@@ -58,7 +62,7 @@ clean: ## Remove what was made
 $(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
 	@echo "Installing hf_eco2ai, torch and transformers into $(VENV) (once; some minutes) ..."
 	$(PIP) "$(TORCH)"
-	$(PIP) -e '.[trainer]'
+	$(PIP) -e '.[trainer,stack]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.demo
@@ -71,10 +75,13 @@ $(COMPAT_VENV)/.dev: pyproject.toml | $(COMPAT_VENV)/bin/python
 	@touch $@
 
 # The tests scrape with a real Prometheus, compile a stand-in for NVIDIA's driver library, play several hosts in network namespaces,
-# and check the unit for systemd and the shell scripts of examples/.
-SYSTEM = prometheus gcc libc6-dev iproute2 util-linux mount hostname systemd shellcheck openssl
+# check the unit for systemd and the shell scripts of examples/, let alerts arrive through a real Alertmanager, and send samples to a real
+# VictoriaMetrics. npm checks the dashboards against Grafana's own types.
+SYSTEM = prometheus prometheus-alertmanager prometheus-node-exporter victoria-metrics gcc libc6-dev iproute2 util-linux mount hostname systemd \
+  shellcheck openssl curl jq $(if $(shell command -v npm),,nodejs npm)
 system:
-	@for tool in prometheus promtool cc ip unshare setpriv mount hostname systemd-analyze shellcheck openssl; do \
+	@for tool in prometheus promtool prometheus-alertmanager amtool prometheus-node-exporter victoria-metrics cc ip unshare setpriv mount \
+	  hostname systemd-analyze shellcheck openssl curl jq npm; do \
 	  command -v $$tool >/dev/null || { \
 	    echo "Installing Debian's packages $(SYSTEM) for the tests ..."; \
 	    $(SUDO) apt-get update -q && $(SUDO) apt-get install -y -q --no-install-recommends $(SYSTEM); break; }; \

@@ -4,6 +4,9 @@ Nothing is downloaded: the model is built from a config, the text is what every 
 """
 
 import argparse
+import shutil
+import subprocess
+import sys
 import sysconfig
 from pathlib import Path
 
@@ -36,11 +39,32 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=300, help="optimizer steps (default: 300)")
     parser.add_argument("--simulated-gpus", type=int, default=0, help="made-up GPUs to measure (default: none)")
     parser.add_argument("--output", type=Path, default=Path("runs/demo"), help="folder for the checkpoint")
+    parser.add_argument(
+        "--stack",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="start Prometheus and Alertmanager first, where they are installed, and leave them running (default: no)",
+    )
     return parser.parse_args()
+
+
+def stack(*arguments: str) -> bool:
+    """`hf-eco2ai stack ...`; whether it went well."""
+    command = [sys.executable, "-c", "from hf_eco2ai.cli import main; main()", "stack", *arguments]
+    return subprocess.run(command, check=False).returncode == 0
+
+
+def start_stack() -> bool:
+    """Whether there is a stack that shows the run. Training needs none, so what goes wrong is said and no more."""
+    if not (shutil.which("prometheus") and (shutil.which("prometheus-alertmanager") or shutil.which("alertmanager"))):
+        print("To see it in Prometheus too, with alerts: apt-get install prometheus prometheus-alertmanager")
+        return False
+    return stack("up", "--native", "--scrape-interval", "1s")
 
 
 def main() -> None:
     options = parse_arguments()
+    shown = options.stack and start_stack()
     torch.manual_seed(0)
     files = sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py"))
     block = 128
@@ -79,6 +103,10 @@ def main() -> None:
     print(f"Training on {len(train):,} blocks of {block} bytes from {len(files)} files of the Python standard library.")
     trainer.train()
     print(f"Checkpoint in {options.output}. The prices are examples; `hf-eco2ai config` lists every setting.")
+    if shown:
+        print("\nWhat the monitoring stack has seen of it (`hf-eco2ai stack status`):\n", flush=True)
+        stack("status")
+        print("\nIt goes on running, for you to look at the pages above; `hf-eco2ai stack down` ends it.")
 
 
 if __name__ == "__main__":

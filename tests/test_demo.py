@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -15,6 +16,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
+import pytest
+
+from tests.daemon.process import until
 from tests.outputs.test_exposition import CONTRACT, NETWORK_ONLY
 
 ROOT = Path(__file__).parents[1]
@@ -119,10 +124,36 @@ def test_prometheus_gets_every_family_of_the_guide_from_the_demo_with_simulated_
 def test_prometheus_gets_every_family_that_applies_from_the_demo_without_a_gpu(tmp_path: Path, free_ports: list[int]) -> None:
     began = time.time()
     with prometheus(tmp_path, free_ports[0], free_ports[1]) as api:
-        said = demo(tmp_path, free_ports[1], HF_ECO2AI_CARBON_BUDGET_KG="1")
+        # Also where the stack is asked for, and nothing of it is installed.
+        said = demo(tmp_path, free_ports[1], "--stack", HF_ECO2AI_CARBON_BUDGET_KG="1", PATH=str(tmp_path))
         series = scraped(api, began)
     missing = {name for name in CONTRACT if name not in series}
     assert missing == GPU_ONLY | {NETWORK_ONLY}
+    assert "apt-get install prometheus prometheus-alertmanager" in said
     assert "ASSUMED: no country is set" in said
     assert "2024" in said
     assert re.search(r"CPU +[\d.,]+ J +modelled|CPU +[\d.,]+ J +measured", said)
+
+
+@pytest.mark.skipif(shutil.which("prometheus-alertmanager") is None, reason="apt-get install prometheus-alertmanager")
+def test_a_newcomer_is_shown_the_targets_and_alerts_of_his_own_run_and_how_to_end_it_all(tmp_path: Path, free_port: int) -> None:
+    home = {"HOME": str(tmp_path), "XDG_DATA_HOME": str(tmp_path / "data")}
+    command = [sys.executable, "-c", "from hf_eco2ai.cli import main; main()", "stack"]
+
+    def told(word: str) -> str:
+        return subprocess.run([*command, word], env={**os.environ, **home}, capture_output=True, text=True, check=False).stdout
+
+    try:
+        said = demo(tmp_path, free_port, "--stack", steps=20, HF_ECO2AI_CARBON_BUDGET_KG="0.000001", **home)
+        until(lambda: re.search(r"targets: (\d) of \1 up", told("status")), what=lambda: told("status"))
+        until(lambda: re.search(r"CarbonBudgetExceeded +critical +firing +project_name=demo", told("status")))
+    finally:
+        ended = told("down")
+    assert f"exporter http://localhost:{free_port} the runs" in said
+    assert "What the monitoring stack has seen of it" in said
+    assert "`hf-eco2ai stack down` ends it" in said
+    assert "port_taken" not in said
+    assert ended.startswith("Ended: exporter, prometheus, alertmanager")
+    assert not [
+        process for process in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(process.info["cmdline"] or ())
+    ]
