@@ -3,12 +3,14 @@
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 
 from hf_eco2ai.errors import ConfigError
 from hf_eco2ai.stack import documents
+
+_MOST = {"_ratio": 1.0, "_score": 1.0, "_percent": 100.0}
+"""Endings of names to the most that such a thing can be."""
 
 _DURATION = re.compile(r"(?:\d+(?:ms|s|m|h|d|w|y))+")
 
@@ -76,10 +78,20 @@ class Thresholds(Mapping[str, str]):
 
 def _checked(name: str, value: object, source: str) -> str:
     if isinstance(value, str) and _DURATION.fullmatch(value):
+        if not re.search("[1-9]", value):
+            raise ConfigError(f"{source}: {name} should be longer than {value}; 1s is next to nothing")
         return value
-    if not isinstance(value, bool):
-        with suppress(ValueError):
-            number = float(str(value))
-            if math.isfinite(number):  # a comparison with NaN never holds
-                return f"{number:.12g}"
-    raise ConfigError(f"{source}: {name} should be a number or a duration such as 10m, is {value!r}")
+    try:
+        number = float(str(value))
+    except ValueError:
+        raise ConfigError(f"{source}: {name} should be a number or a duration such as 10m, is {value!r}") from None
+    return _in_range(name, number, source)
+
+
+def _in_range(name: str, number: float, source: str) -> str:
+    """Beyond it the alert could never fire, or fired always. A comparison with NaN never holds."""
+    most = next((most for ending, most in _MOST.items() if name.endswith(ending)), math.inf)
+    if not 0 < number <= most or math.isinf(number):
+        span = f"more than 0 and at most {most:g}" if most < math.inf else "more than 0"
+        raise ConfigError(f"{source}: {name} should be {span}, is {number:g}")
+    return f"{number:.12g}"
