@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from hf_eco2ai.stack import documents
 from hf_eco2ai.stack.alerts import Severity
 from hf_eco2ai.stack.channels import SEVERITIES, Channel, Channels, Email
+from hf_eco2ai.stack.files import is_installed
 from hf_eco2ai.stack.inhibition import INHIBITIONS, Inhibition
 from hf_eco2ai.stack.secrets import Secrets
 
@@ -69,15 +70,21 @@ def alertmanager_config(channels: Channels, secrets: Secrets, folder: str) -> Al
         "receivers": [{"name": NOBODY}] + [{"name": name, f"{name}_configs": [on[name].config]} for name in on],
     }
     off = [f"{_TITLES[name]} is left out: {made.remedy}." for name, made in made.items() if isinstance(made, _Off)]
+    warnings = (*off, *(() if on else (_NO_CHANNEL,)))
     return AlertmanagerConfig(
         text=_MADE + documents.written(config),
-        warnings=(*off, *(() if on else (_NO_CHANNEL,))),
+        warnings=(_NO_CHANNEL + _OF_ONES_OWN,) if is_installed(secrets.folder) else warnings,
         secrets=tuple(receiver.secret for receiver in on.values() if receiver.secret),
     )
 
 
 _MADE = f"# Made from {_SETTINGS} and secrets/ by `hf-eco2ai stack`; what is changed here is lost.\n"
 _NO_CHANNEL = "No channel is on: alerts are seen on Prometheus' page /alerts and in Grafana only."
+_OF_ONES_OWN = (
+    " Make a folder whose channels you can set up with `hf-eco2ai stack init --dir FOLDER`, "
+    "then say `hf-eco2ai stack up --native --dir FOLDER`."
+)
+"""For the files of an installation: what is put there is gone with the next update, and they have no secret."""
 
 
 def _route(channels: Channels, on: list[str]) -> dict[str, Any]:

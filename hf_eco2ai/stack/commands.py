@@ -25,6 +25,9 @@ _FLAGS = {
     "grafana_admin_password": "--grafana-password-file",
 }
 
+IN_CONTAINERS = "docker compose up -d && docker compose kill -s SIGHUP prometheus alertmanager"
+"""Brings a change into force, also where servers run already: `up` alone leaves them with the files that they have read."""
+
 
 @click.group()
 def stack() -> None:
@@ -94,7 +97,9 @@ def _ask(secrets: "Secrets", name: str) -> None:
     from hf_eco2ai.stack.initial import TITLES, take  # noqa: PLC0415 - as above
 
     without = "one is made at the first start" if name == "grafana_admin_password" else "none"
-    while given := click.prompt(f"The {TITLES[name]} (Enter: {without})", default="", show_default=False, hide_input=True):
+    while given := click.prompt(
+        f"The {TITLES[name]} (not shown; Enter: {without})", default="", show_default=False, hide_input=True
+    ):
         try:
             _say(secrets, name, new=take(secrets, name, given.strip(), replace=False))
         except ConfigError as error:
@@ -114,9 +119,7 @@ def _say_next(place: Path, readers: "Readers") -> None:
     if readers.uid == 0:
         click.echo("They are root's, so the exporter is root in its container too, without any capability.")
     where = "" if place == Path.cwd() else f"cd {place} && "
-    click.echo(
-        f"Next: {where}hf-eco2ai stack check, then `docker compose up -d`; without containers `hf-eco2ai stack up --native`."
-    )
+    click.echo(f"Next: {where}hf-eco2ai stack check, then `{IN_CONTAINERS}`; without containers `hf-eco2ai stack up --native`.")
 
 
 @stack.command()
@@ -148,7 +151,7 @@ def rules(*, folder: Path | None, settings: tuple[str, ...]) -> None:
     for path in changed:
         click.echo(f"changed  {path.relative_to(place)}")
     if changed:
-        click.echo("In force with `docker compose up -d && docker compose kill -s SIGHUP prometheus alertmanager`,")
+        click.echo(f"In force with `{IN_CONTAINERS}`,")
         click.echo("or, without containers, with `hf-eco2ai stack up --native`.")
     else:
         click.echo("Nothing to change.")

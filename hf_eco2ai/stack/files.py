@@ -6,12 +6,18 @@ PARTS = ("docker-compose.yml", "Dockerfile", "prometheus", "alerting", "dashboar
 """What a stack folder holds."""
 
 _CHECKOUT = Path(__file__).parents[2]
+_PACKAGE = Path(__file__).parents[1]
 _INSTALLED = Path(__file__).parent / "files"
 
 
 def bundled() -> Path:
     """The files that come with hf_eco2ai: those of the checkout, or those that the wheel brings along."""
     return _CHECKOUT if is_stack(_CHECKOUT) else _INSTALLED
+
+
+def is_installed(folder: Path) -> bool:
+    """Whether it is within an installation, whose next update would take away what is changed there."""
+    return folder.is_relative_to(_PACKAGE)
 
 
 def is_stack(folder: Path) -> bool:

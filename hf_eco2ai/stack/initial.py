@@ -11,11 +11,12 @@ from hf_eco2ai.errors import ConfigError
 from hf_eco2ai.journal.folder import runs_folder
 from hf_eco2ai.journal.write import make_folder
 from hf_eco2ai.stack import compose, shapes
-from hf_eco2ai.stack.files import bundled, is_stack
+from hf_eco2ai.stack.files import bundled, is_installed, is_stack
 from hf_eco2ai.stack.secrets import Secrets
 
 COPIED = (
     ".dockerignore",
+    ".gitignore",
     "Dockerfile",
     "LICENSE",
     "README.md",
@@ -82,7 +83,7 @@ def _copy(source: Path, target: Path, made: list[Path]) -> None:
 
 
 def writable(folder: Path) -> Path:
-    """A stack folder that is not the one within an installation, which the next update would take away.
+    """A stack folder that is not the one within an installation.
 
     Raises:
         ConfigError: it is that one, or none at all.
@@ -90,7 +91,7 @@ def writable(folder: Path) -> Path:
     """
     if not is_stack(folder):
         raise ConfigError(f"{folder} has no stack in it: `hf-eco2ai stack init --dir FOLDER` makes one")
-    if folder.is_relative_to(_PACKAGE):
+    if is_installed(folder):
         raise ConfigError("say where with --dir FOLDER: the files that came with hf-eco2ai are replaced by the next update")
     return folder
 

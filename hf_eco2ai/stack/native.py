@@ -4,7 +4,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -15,8 +15,10 @@ from hf_eco2ai.journal.folder import runs_folder
 from hf_eco2ai.journal.read import Here
 from hf_eco2ai.journal.write import make_folder
 from hf_eco2ai.stack import asked, ports, processes, servers
+from hf_eco2ai.stack.chosen import Chosen
+from hf_eco2ai.stack.processes import Interrupted
 from hf_eco2ai.stack.render import JOBS, Place, Rendered, render
-from hf_eco2ai.stack.servers import USUAL_PORTS, Options, Server, public
+from hf_eco2ai.stack.servers import RETENTION_SIZE, RETENTION_TIME, USUAL_PORTS, Options, Server, public
 from hf_eco2ai.stack.state import Data, Running, State
 
 END_SECONDS = 30.0
@@ -37,15 +39,10 @@ Say = Callable[[str], None]
 class Wanted:
     """What `stack up` is told. Ports that are not named are found."""
 
-    stack: Path
     data: Data
-    runs: Path | None = None
-    ports: Mapping[str, int | None] = field(default_factory=dict)
-    targets: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """More of them, by job: the daemons of other nodes."""
-    scrape_interval: str | None = None
-    retention_time: str = "90d"
-    retention_size: str = "50GB"
+    chosen: Chosen = field(default_factory=Chosen)
+    forget: bool = False
+    """Nothing is taken over from the last time."""
     seconds: float = 60.0
     """So long may a server take until it is ready."""
 
@@ -71,17 +68,28 @@ def up(wanted: Wanted, say: Say) -> Up:
     wanted.data.make()
     with wanted.data.alone():
         before = wanted.data.read() or State(host=socket.gethostname())
+        wanted = _as_last_time(wanted, before.chosen, say)
         already = before.living()
         _stop([server for server in before.servers if server not in already])
         plan = _plan(wanted, already, programs)
-        state = State(host=before.host, servers=plan.running)
         rendered = _render(wanted, plan)
+        state = State(host=before.host, servers=plan.running, chosen=wanted.chosen)
         for server in already:
             if server.process is not None and server.name in {"prometheus", "alertmanager"}:
                 processes.reload(server.process)
         say("Starting " + ", ".join(server.name for server in plan.new) + " ..." if plan.new else "Everything runs already.")
-        state = _start_all(plan.new, state, wanted)
+        wanted.data.write(state)
+        with Interrupted() as interrupted:
+            state = _start_all(plan.new, state, wanted, interrupted)
     return Up(state, rendered, already)
+
+
+def _as_last_time(wanted: Wanted, last: Chosen, say: Say) -> Wanted:
+    """With what was said at an earlier time and not now, so that `up` alone changes nothing, and switches no channel off."""
+    chosen = wanted.chosen.after(Chosen() if wanted.forget else last, Path.cwd())
+    if not wanted.forget and (options := last.of_last_time(wanted.chosen)):
+        say(f"As the last time: {options} (--forget leaves that out)")
+    return replace(wanted, chosen=chosen)
 
 
 @dataclass(frozen=True)
@@ -94,15 +102,16 @@ class _Plan:
 
 def _plan(wanted: Wanted, already: tuple[Running, ...], programs: Mapping[str, Path]) -> _Plan:
     there = {server.name: server for server in already}
-    runs = _runs_folder(wanted.runs)
-    if "exporter" not in there and wanted.ports.get("exporter") is None and (daemon := _daemon(runs)):
+    chosen, asked_for = wanted.chosen, wanted.chosen.ports
+    runs = _runs_folder(chosen.runs)
+    if "exporter" not in there and "exporter" not in asked_for and (daemon := _daemon(runs)):
         there["exporter"] = daemon
-    _refuse_other_ports(wanted.ports, there)
+    _refuse_other_ports(asked_for, there)
     missing = [name for name in USUAL_PORTS if name not in there and (name == "exporter" or name in programs)]
-    chosen = {name: server.port for name, server in there.items()}
+    at = {name: server.port for name, server in there.items()}
     for name in missing:
-        chosen[name] = ports.choose(name, _usual_port(name), wanted.ports.get(name), chosen.values())
-    options = Options(wanted.data, runs, chosen, wanted.retention_time, wanted.retention_size)
+        at[name] = ports.choose(name, _usual_port(name), asked_for.get(name), at.values())
+    options = Options(wanted.data, runs, at, chosen.retention_time or RETENTION_TIME, chosen.retention_size or RETENTION_SIZE)
     return _Plan(tuple(there.values()), tuple(_server(name, programs, options) for name in missing), runs)
 
 
@@ -119,9 +128,9 @@ def _usual_port(name: str) -> int:
     return CarbonConfig().prometheus_port or USUAL_PORTS[name] if name == "exporter" else USUAL_PORTS[name]
 
 
-def _refuse_other_ports(asked_for: Mapping[str, int | None], there: Mapping[str, Running]) -> None:
+def _refuse_other_ports(asked_for: Mapping[str, int], there: Mapping[str, Running]) -> None:
     for name, server in there.items():
-        if asked_for.get(name) not in {None, server.port}:
+        if asked_for.get(name, server.port) != server.port:
             raise ConfigError(
                 f"{name} runs already, on port {server.port}: `hf-eco2ai stack down` first, or leave out --{name}-port"
             )
@@ -157,7 +166,7 @@ def _render(wanted: Wanted, plan: _Plan) -> Rendered:
     addresses = {server.name: server.address for server in plan.running}
     addresses |= {server.name: f"{ports.LOOPBACK}:{server.port}" for server in plan.new}
     targets = {job: [addresses[name]] for name, job in _JOB_OF.items() if name in addresses}
-    for job, more in wanted.targets.items():
+    for job, more in wanted.chosen.targets.items():
         targets[job] = [*targets.get(job, ()), *more]
     grafana = addresses.get("grafana")
     place = Place(
@@ -165,10 +174,10 @@ def _render(wanted: Wanted, plan: _Plan) -> Rendered:
         alertmanager_folder=str(wanted.data.config / "alertmanager"),
         runs=plan.runs,
         grafana_url=f"http://localhost:{grafana.rpartition(':')[2]}" if grafana else None,
-        scrape_interval=wanted.scrape_interval,
+        scrape_interval=wanted.chosen.scrape_interval,
     )
     try:
-        rendered = render(wanted.stack, wanted.data.config, place)
+        rendered = render(wanted.chosen.folder(), wanted.data.config, place)
     except OSError as error:
         raise ConfigError(f"the configuration cannot be written to {wanted.data.config}: {error.strerror}") from error
     if grafana is None and rendered.grafana_password:  # Nobody is told it now, so that a Grafana to come gets one that is told.
@@ -176,20 +185,20 @@ def _render(wanted: Wanted, plan: _Plan) -> Rendered:
     return rendered
 
 
-def _start_all(new: Sequence[Server], state: State, wanted: Wanted) -> State:
+def _start_all(new: Sequence[Server], state: State, wanted: Wanted, interrupted: Interrupted) -> State:
     started: list[tuple[Running, subprocess.Popen[bytes]]] = []
     well = False
     try:
         for server in new:
+            interrupted.check()
             running, process = _start(server, wanted.data)
             started.append((running, process))
             state = state.model_copy(update={"servers": (*state.servers, running)})
             wanted.data.write(state)  # At once: `stack down` ends also what this process was killed over.
         end = time.monotonic() + wanted.seconds
         for running, process in started:
-            _wait(running, process, end, wanted.seconds)
+            _wait(running, process, end, wanted.seconds, interrupted)
         well = True
-        wanted.data.write(state)
     finally:
         if not well:
             _give_up([running for running, _ in started], state, wanted.data)
@@ -208,8 +217,9 @@ def _start(server: Server, data: Data) -> tuple[Running, "subprocess.Popen[bytes
     return running, process
 
 
-def _wait(running: Running, process: "subprocess.Popen[bytes]", end: float, seconds: float) -> None:
+def _wait(running: Running, process: "subprocess.Popen[bytes]", end: float, seconds: float, interrupted: Interrupted) -> None:
     while not running.is_ready():
+        interrupted.check()
         code = process.poll()
         if code is not None:
             raise ConfigError(_died(running, f"has ended (exit code {code})"))
@@ -241,10 +251,7 @@ def _advice(name: str, text: str) -> str:
 def _give_up(started: Sequence[Running], state: State, data: Data) -> None:
     _stop(started)
     left = tuple(server for server in state.servers if server not in started)
-    if any(server.process for server in left):
-        data.write(state.model_copy(update={"servers": left}))
-    else:
-        data.forget()
+    data.write(state.model_copy(update={"servers": left if any(server.process for server in left) else ()}))
 
 
 def _stop(running: Sequence[Running]) -> None:
@@ -268,7 +275,7 @@ def down(data: Data) -> tuple[str, ...]:
         _stop(ours)
         if left := _left(ours):
             raise ConfigError(f"{', '.join(server.name for server in left)} cannot be ended: the kernel does not let go of it")
-        data.forget()
+        data.write(state.model_copy(update={"servers": ()}))
         return tuple(server.name for server in ours)
 
 

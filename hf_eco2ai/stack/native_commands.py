@@ -24,6 +24,21 @@ def _like(pattern: str, example: str) -> Any:
 
 
 _DURATION = _like(r"(\d+(ms|s|m|h|d|w|y))+", "15s")
+
+LONGEST_INTERVAL = "2m"
+"""A series is gone for Prometheus five minutes after its last sample (its `--query.lookback-delta`). Two intervals have to be
+shorter, or every scrape that fails is a gap."""
+
+
+def _interval(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    from hf_eco2ai.stack.promql import seconds  # noqa: PLC0415 - `--help` need not wait for it
+
+    checked: str | None = _DURATION(context, option, value)
+    if checked is not None and not 0 < seconds(checked) <= seconds(LONGEST_INTERVAL):
+        raise click.BadParameter(f"{checked}: say seconds or minutes, from 1s to {LONGEST_INTERVAL}, or series would have gaps")
+    return checked
+
+
 _SIZE = _like(r"\d+(B|KB|MB|GB|TB|PB|EB)", "50GB")
 _DATA = click.option("--data", type=_PATH, help="Folder of what the servers keep, if not the user's own data folder.")
 
@@ -42,16 +57,17 @@ _DATA = click.option("--data", type=_PATH, help="Folder of what the servers keep
     "--target", "targets", multiple=True, metavar="JOB=HOST:PORT", help="Scrape this too, such as hf-eco2ai=node7:9091."
 )
 @click.option(
-    "--scrape-interval", metavar="DURATION", callback=_DURATION, help="Of all jobs and rules, if not prometheus.yml's 15s."
+    "--scrape-interval", metavar="DURATION", callback=_interval, help="Of all jobs and rules, if not prometheus.yml's 15s."
 )
-@click.option("--retention-time", default="90d", show_default=True, callback=_DURATION, help="So long Prometheus keeps samples.")
-@click.option("--retention-size", default="50GB", show_default=True, callback=_SIZE, help="And so many at most.")
+@click.option("--retention-time", callback=_DURATION, help="So long Prometheus keeps samples, if not 90d.")
+@click.option("--retention-size", callback=_SIZE, help="And so many at most, if not 50GB.")
 @click.option("--timeout", default=60.0, show_default=True, type=click.FloatRange(min=0), help="Seconds to wait for each server.")
+@click.option("--forget", is_flag=True, help="Take no options over from the last `up`.")
 def up(*, native: bool, targets: tuple[str, ...], **chosen: Any) -> None:
     """Start Prometheus, Alertmanager and the exporter, with Grafana and the node exporter where they are installed.
 
     They stay when the shell is left, until `hf-eco2ai stack down`. Said again, it starts what is missing, and has the others
-    read their files anew.
+    read their files anew. Options of the last time hold until others are said.
     """
     if not native:
         raise click.UsageError("`docker compose up -d` starts the stack in containers; say --native to start it without them")
@@ -65,7 +81,7 @@ def up(*, native: bool, targets: tuple[str, ...], **chosen: Any) -> None:
 
 
 def _wanted(targets: tuple[str, ...], chosen: dict[str, Any]) -> "Wanted":
-    from hf_eco2ai.stack.files import stack_folder  # noqa: PLC0415 - as above
+    from hf_eco2ai.stack.chosen import Chosen  # noqa: PLC0415 - as above
     from hf_eco2ai.stack.native import Wanted, check_targets  # noqa: PLC0415
     from hf_eco2ai.stack.servers import USUAL_PORTS  # noqa: PLC0415
     from hf_eco2ai.stack.state import Data  # noqa: PLC0415
@@ -77,17 +93,16 @@ def _wanted(targets: tuple[str, ...], chosen: dict[str, Any]) -> "Wanted":
             raise click.UsageError(f"--target {target}: write JOB=HOST:PORT, such as hf-eco2ai=node7:9091")
         more.setdefault(job, []).append(address)
     check_targets(more)
-    return Wanted(
-        stack=stack_folder(chosen["folder"]),
-        data=Data(chosen["data"]),
-        runs=chosen["runs_dir"],
-        ports={name: chosen[f"{name}_port"] for name in USUAL_PORTS},
-        targets=more,
+    said = Chosen(
+        stack=chosen["folder"] and chosen["folder"].absolute(),
+        runs=chosen["runs_dir"] and chosen["runs_dir"].expanduser().absolute(),
+        ports={name: port for name in USUAL_PORTS if (port := chosen[f"{name}_port"]) is not None},
+        targets={job: tuple(addresses) for job, addresses in more.items()},
         scrape_interval=chosen["scrape_interval"],
         retention_time=chosen["retention_time"],
         retention_size=chosen["retention_size"],
-        seconds=chosen["timeout"],
     )
+    return Wanted(Data(chosen["data"]), said, forget=chosen["forget"], seconds=chosen["timeout"])
 
 
 _PAGES = {
@@ -118,7 +133,9 @@ def status(*, data: Path | None) -> None:
 
     state = Data(data).read()
     if state is None or not state.servers:
-        click.echo("No stack has been started here. `hf-eco2ai stack up --native` does it.")
+        click.echo(
+            f"{'No stack has been started here' if state is None else 'Nothing runs'}. `hf-eco2ai stack up --native` starts it."
+        )
         sys.exit(1)
     found = look(state)
     click.echo("\n".join(found.lines))

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -16,6 +17,39 @@ from hf_eco2ai.journal.read import boot_id, pid_namespace, process_started
 _LOOK_SECONDS = 0.05
 _KILLED_SECONDS = 5.0
 """What is killed is gone at once, unless it hangs in the kernel; then nobody can end it."""
+
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_DIED_BY_SIGNAL = 128
+"""Exit code of POSIX shells (XCU 2.8.2), to which the signal's number is added."""
+
+
+class Interrupted:
+    """Within its block a signal that asks for the end waits for `check`, so that no server is started without being noted."""
+
+    def __init__(self) -> None:
+        self._before: dict[signal.Signals, Any] = {}
+        self._number: int | None = None
+
+    def __enter__(self) -> "Interrupted":
+        for number in _ENDING:
+            if (before := signal.getsignal(number)) != signal.SIG_IGN:  # as under nohup
+                self._before[number] = before
+                signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, before in self._before.items():
+            signal.signal(number, before)
+
+    def _note(self, number: int, _frame: object) -> None:
+        self._number = number
+
+    def check(self) -> None:
+        """Raises KeyboardInterrupt for Ctrl-C, SystemExit with a shell's exit code for the others."""
+        if self._number == signal.SIGINT:
+            raise KeyboardInterrupt
+        if self._number is not None:
+            raise SystemExit(_DIED_BY_SIGNAL + self._number)
 
 
 def start(argv: Sequence[str], log: Path, folder: Path) -> "subprocess.Popen[bytes]":

@@ -13,6 +13,9 @@ from hf_eco2ai.stack.state import Data, Running
 USUAL_PORTS = {"exporter": 9091, "prometheus": 9090, "alertmanager": 9093, "grafana": 3000, "node": 9100}
 """Each project's own default; the exporter's is that of the setting `prometheus_port`."""
 
+RETENTION_TIME, RETENTION_SIZE = "90d", "50GB"
+"""As in docker-compose.yml."""
+
 _PROGRAMS = {
     "prometheus": ("prometheus",),
     "alertmanager": ("prometheus-alertmanager", "alertmanager"),  # Debian's name, and the project's
@@ -32,8 +35,8 @@ class Options:
     data: Data
     runs: Path
     ports: Mapping[str, int]
-    retention_time: str = "90d"
-    retention_size: str = "50GB"
+    retention_time: str
+    retention_size: str
 
 
 @dataclass(frozen=True)
@@ -137,12 +140,15 @@ def grafana(program: Path, options: Options, prometheus_url: str) -> Server:
         "GF_SERVER_HTTP_ADDR": LOOPBACK,
         "GF_SERVER_HTTP_PORT": port,
         "GF_SERVER_ROOT_URL": f"http://localhost:{port}",
-        "GF_SECURITY_ADMIN_PASSWORD__FILE": config / "secrets" / "admin_password",
+        # Read by Grafana itself when its database is made. `…__FILE` is known to the start script of its image alone.
+        "GF_SECURITY_ADMIN_PASSWORD": f"$__file{{{config / 'secrets' / 'admin_password'}}}",
         "GF_AUTH_ANONYMOUS_ENABLED": "false",
         "GF_USERS_ALLOW_SIGN_UP": "false",
+        "GF_SECURITY_DISABLE_GRAVATAR": "true",
         "GF_ANALYTICS_REPORTING_ENABLED": "false",
         "GF_ANALYTICS_CHECK_FOR_UPDATES": "false",
         "GF_ANALYTICS_CHECK_FOR_PLUGIN_UPDATES": "false",
+        "GF_PLUGINS_PREINSTALL_DISABLED": "true",  # else it loads some from the internet at its start
         "HF_PROMETHEUS_URL": prometheus_url,
         "HF_DASHBOARDS": config / "dashboards",
     }

@@ -3,7 +3,7 @@
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from hf_eco2ai.errors import ConfigError, TakenError
 from hf_eco2ai.journal.format import ProcessIdentity
 from hf_eco2ai.stack import asked, processes
+from hf_eco2ai.stack.chosen import Chosen
 
 fcntl: Any = import_module("fcntl") if os.name == "posix" else None
 
@@ -57,6 +58,8 @@ class State(BaseModel):
 
     host: str
     servers: tuple[Running, ...] = ()
+    chosen: Chosen = Chosen()
+    """What the last `up` was told. It stays when the servers are ended."""
 
     def server(self, name: str) -> Running | None:
         """One of them."""
@@ -106,8 +109,13 @@ class Data:
         """
         try:
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if (self.root / "state.json").exists() or not any(self.root.iterdir()):
+                with suppress(
+                    PermissionError
+                ):  # Somebody else's, or one with something else in it: what we make in it is closed.
+                    self.root.chmod(0o700)
             for name in ("config", "logs"):
-                self.folder(name)
+                self.folder(name).chmod(0o700)
         except OSError as error:
             raise ConfigError(f"{self.root} cannot be made ({error.strerror}): say with --data where else") from error
 
@@ -124,7 +132,7 @@ class Data:
             os.close(descriptor)
 
     def read(self) -> State | None:
-        """What runs, as far as this machine can know; None where nothing has been started, or nothing since the boot.
+        """What was started, as far as this machine can know; None where nothing ever was.
 
         Raises:
             ConfigError: it runs on another host that shares the folder, or the file is no state of ours.
@@ -137,7 +145,10 @@ class Data:
             return None
         except (OSError, ValidationError) as error:
             raise ConfigError(f"{path} cannot be read: end the servers by hand, and delete it") from error
-        if state.host != socket.gethostname():
+        here = socket.gethostname()
+        if not state.servers:
+            return state.model_copy(update={"host": here})
+        if state.host != here:
             raise ConfigError(
                 f"the stack of {self.root} was started on {state.host}: say it there, or name a folder of this host with --data"
             )
@@ -149,7 +160,3 @@ class Data:
         new.touch(0o600)
         new.write_text(state.model_dump_json(indent=2) + "\n", encoding="utf-8")
         new.replace(self.root / "state.json")
-
-    def forget(self) -> None:
-        """Nothing runs any more."""
-        (self.root / "state.json").unlink(missing_ok=True)

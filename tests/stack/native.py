@@ -82,18 +82,22 @@ class Native:
         path = os.pathsep.join(filter(None, (self.path.rstrip(":"), usual)))
         return {**mine, "PYTHONPATH": str(ROOT), "HOME": str(self.root), "PATH": path}
 
-    def say(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    def say(self, *arguments: str, here: Path | None = None) -> "subprocess.CompletedProcess[str]":
         """A command that is over."""
         command = [sys.executable, *HF_ECO2AI, "stack", *arguments]
         return subprocess.run(
-            command, cwd=self.root, env=self.environ(), capture_output=True, text=True, timeout=SECONDS, check=False
+            command, cwd=here or self.root, env=self.environ(), capture_output=True, text=True, timeout=SECONDS, check=False
         )
 
     def up(self, *options: str, ports: bool = True) -> "subprocess.CompletedProcess[str]":
         """With a port of its own for each server."""
+        return self.say(*self.command(*options, ports=ports))
+
+    def command(self, *options: str, ports: bool = True) -> tuple[str, ...]:
+        """What `up` says."""
         chosen = [word for name, port in self.ports.items() for word in (f"--{name}-port", str(port))] if ports else []
         more = ("--dir", str(self.folder), "--runs-dir", str(self.runs), "--scrape-interval", "1s")
-        return self.say("up", "--native", *more, *chosen, *options)
+        return ("up", "--native", *more, *chosen, *options)
 
     def state(self) -> dict[str, Any]:
         """What it has noted of its servers, by name."""

@@ -6,6 +6,7 @@ from typing import get_args
 
 import pytest
 
+import hf_eco2ai.stack
 from hf_eco2ai.errors import ConfigError
 from hf_eco2ai.stack import documents
 from hf_eco2ai.stack.alertmanager import AlertmanagerConfig, alertmanager_config
@@ -102,6 +103,14 @@ def test_a_secret_that_is_no_url_leaves_its_channel_out_and_is_not_repeated(name
     (warning,) = config.warnings
     assert "is no URL" in warning
     assert wrong not in warning
+
+
+def test_whoever_has_only_an_installation_is_told_to_make_a_folder_of_his_own_and_no_path_in_it() -> None:
+    files = Path(hf_eco2ai.stack.__file__).parent / "files"
+    (warning,) = alertmanager_config(settings(), Secrets(files / "secrets"), "/am").warnings
+    assert "No channel is on" in warning
+    assert "`hf-eco2ai stack init --dir FOLDER`, then say `hf-eco2ai stack up --native --dir FOLDER`" in warning
+    assert str(files.parent) not in warning
 
 
 def test_mail_without_a_login_needs_no_password(tmp_path: Path) -> None:

@@ -143,8 +143,14 @@ def test_prometheus_keeps_90_days_and_50_gb(services: dict[str, Any]) -> None:
 def test_grafana_has_no_default_password_no_guests_and_no_sign_up(services: dict[str, Any]) -> None:
     environment = services["grafana"]["environment"]
     assert environment["GF_AUTH_ANONYMOUS_ENABLED"] == environment["GF_USERS_ALLOW_SIGN_UP"] == "false"
-    assert "GF_SECURITY_ADMIN_PASSWORD" not in environment
-    assert environment["GF_SECURITY_ADMIN_PASSWORD__FILE"].startswith("/etc/hf-eco2ai/")
+    at = "/etc/hf-eco2ai/secrets/admin_password"
+    assert environment["GF_SECURITY_ADMIN_PASSWORD"] == f"$$__file{{{at}}}"  # Compose escapes `$` here too.
+
+
+def test_no_secret_gets_into_an_environment_not_even_by_the_start_script_of_grafanas_image(services: dict[str, Any]) -> None:
+    """It exports what the files of variables `…__FILE` hold."""
+    for name, service in services.items():
+        assert not [variable for variable in service.get("environment", {}) if variable.endswith("__FILE")], name
 
 
 def test_ports_addresses_and_the_runs_folder_can_be_chosen(folder: Path) -> None:
@@ -229,7 +235,8 @@ def test_init_renders_into_the_volumes_what_each_server_is_told_to_read(init: In
             ("prometheus", services["prometheus"]["command"][0].partition("=")[2]),
             ("alertmanager", services["alertmanager"]["command"][0].partition("=")[2]),
         ),
-        *(("grafana", grafana[name]) for name in ("GF_SECURITY_ADMIN_PASSWORD__FILE", "GF_PATHS_PROVISIONING", "HF_DASHBOARDS")),
+        ("grafana", grafana["GF_SECURITY_ADMIN_PASSWORD"].removeprefix("$$__file{").removesuffix("}")),
+        *(("grafana", grafana[name]) for name in ("GF_PATHS_PROVISIONING", "HF_DASHBOARDS")),
     ]
     for server, path in read:
         ((target, volume),) = ((target, volume) for (name, target), volume in at.items() if name == server)

@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 
 from hf_eco2ai.cli import cli
 from hf_eco2ai.errors import ConfigError
+from hf_eco2ai.stack.commands import IN_CONTAINERS
 from hf_eco2ai.stack.compose import read_environment
 from hf_eco2ai.stack.files import is_stack
 from hf_eco2ai.stack.initial import COPIED, writable
@@ -189,14 +190,25 @@ def test_what_is_copied_is_what_the_wheel_brings_along() -> None:
     assert dict(re.findall(r'"(.+)" = "(.+)"', section)) == {name: f"hf_eco2ai/stack/files/{name}" for name in COPIED}
 
 
-def test_git_ignores_secrets_and_env(tmp_path: Path) -> None:
-    for name in (".gitignore", "secrets/.gitignore"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
-    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+def test_git_ignores_secrets_and_env_in_a_folder_that_init_has_made_and_nothing_that_is_to_be_committed(tmp_path: Path) -> None:
+    folder = tmp_path / "stack"
+    well(run(folder))
+    subprocess.run(["git", "init", "-q", folder], check=True)
     local = [*(f"secrets/{name}" for name in NAMES), "secrets/.slack_url.new", ".env"]
-    done = subprocess.run(["git", "-C", tmp_path, "check-ignore", *local], capture_output=True, text=True, check=False)
+    asked = [*local, "alerting/thresholds.yml", "alerting/channels.yml", "docker-compose.yml", "secrets/README.md"]
+    done = subprocess.run(["git", "-C", folder, "check-ignore", *asked], capture_output=True, text=True, check=False)
     assert done.stdout.split() == local
+
+
+def test_what_init_says_next_also_reaches_servers_that_run_already(tmp_path: Path) -> None:
+    assert "`docker compose up -d && docker compose kill -s SIGHUP prometheus alertmanager`" in well(run(tmp_path / "stack"))
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/stack.md", "docs/alerting.md", "docs/runbooks/README.md"])
+def test_the_docs_name_one_way_to_bring_a_change_into_force(page: str) -> None:
+    text = " ".join((ROOT / page).read_text(encoding="utf-8").split())
+    assert IN_CONTAINERS in text
+    assert "--force-recreate" not in text
 
 
 def test_on_a_terminal_it_asks_for_each_secret_and_shows_none(tmp_path: Path) -> None:
@@ -208,6 +220,7 @@ def test_on_a_terminal_it_asks_for_each_secret_and_shows_none(tmp_path: Path) ->
     assert {path.name for path in secrets.iterdir()} - {"README.md", ".gitignore"} == {"slack_url", "grafana_admin_password"}
     assert (secrets / "slack_url").read_text().strip() == GOOD["slack_url"]
     assert "should be the URL of an incoming webhook" in shown
+    assert "incoming webhook (not shown; Enter: none): " in shown
     assert not any(secret in shown for secret in typed if secret)
 
 

@@ -13,17 +13,22 @@ from typing import Any
 
 import psutil
 import pytest
+from click.testing import CliRunner
 
+from hf_eco2ai.cli import cli
 from hf_eco2ai.journal.announce import TargetFile
 from hf_eco2ai.journal.read import process_started
 from hf_eco2ai.stack import processes
 from hf_eco2ai.stack.documents import read
 from hf_eco2ai.stack.ports import choose
-from tests.daemon.process import daemon, until
+from hf_eco2ai.stack.secrets import Secrets
+from hf_eco2ai.stack.servers import Options, grafana
+from hf_eco2ai.stack.state import Data
+from tests.daemon.process import ROOT, SECONDS, daemon, until
 from tests.daemon.prometheus import Prometheus
 from tests.journal.make import this_process
 from tests.stack.conftest import Running
-from tests.stack.native import SERVERS, Native, free_ports, installed, native
+from tests.stack.native import HF_ECO2AI, SERVERS, Native, copied, free_ports, installed, native
 
 pytestmark = installed
 
@@ -156,7 +161,69 @@ def test_down_leaves_no_process_and_may_be_said_again(made: Native) -> None:
     assert not [process for process in there if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
     again = made.say("down")
     assert (again.returncode, again.stdout) == (0, "Nothing runs.\n")
-    assert made.say("status").returncode == 1
+    status = made.say("status")
+    assert (status.returncode, status.stdout) == (1, "Nothing runs. `hf-eco2ai stack up --native` starts it.\n")
+
+
+def targets_of(stack: Native, job: str) -> set[str]:
+    groups = json.loads((stack.data / "config" / "prometheus" / "targets" / f"{job}.json").read_text())
+    return {target for group in groups for target in group["targets"]}
+
+
+def test_up_said_again_without_options_keeps_channels_targets_and_ports_also_after_down(made: Native) -> None:
+    assert made.say("status").stdout.startswith("No stack has been started here.")
+    Secrets(made.folder / "secrets").put("webhook_url", "http://127.0.0.1:9/hook")
+    assert made.up("--target", "dcgm=node7:9400").returncode == 0
+    at = {name: server["url"] for name, server in made.state().items()}
+    for commands in ((), ("down",)):
+        assert all(made.say(command).returncode == 0 for command in commands)
+        again = made.say("up", "--native")
+        assert again.returncode == 0, again.stderr
+        assert f"As the last time: --dir {made.folder} --runs-dir {made.runs} --scrape-interval 1s" in again.stdout
+        receivers = read(made.data / "config" / "alertmanager" / "alertmanager.yml")["receivers"]
+        assert [receiver["name"] for receiver in receivers] == ["nobody", "webhook"]
+        assert targets_of(made, "dcgm") == {"node7:9400"}
+        assert (made.data / "config" / "prometheus" / "targets" / "runs").resolve() == made.runs.resolve()
+        assert read(made.data / "config" / "prometheus" / "prometheus.yml")["global"]["scrape_interval"] == "1s"
+        assert {name: server["url"] for name, server in made.state().items()} == at
+    other = made.say("up", "--native", here=copied(made.root / "other"))
+    assert other.returncode == 2
+    assert f"in {made.folder}: say which with --dir" in other.stderr
+    assert made.say("up", "--native", "--forget", "--dir", str(made.folder)).returncode == 0
+    assert targets_of(made, "dcgm") == set()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_an_up_that_is_interrupted_ends_what_it_has_started(made: Native, number: signal.Signals) -> None:
+    program(made.root / "bin", "prometheus-alertmanager", "#!/bin/sh\nexec sleep 600\n")
+    stack = Native(made.root, path=str(made.root / "bin"), ports=made.ports)
+    command = [sys.executable, *HF_ECO2AI, "stack", *stack.command()]
+    with subprocess.Popen(command, cwd=made.root, env=stack.environ(), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as up:
+        until(lambda: (made.data / "state.json").exists() and made.state().keys() == set(SERVERS))
+        assert len(made.processes()) >= len(SERVERS)
+        up.send_signal(number)
+        assert up.wait(SECONDS) == 128 + number  # as of a shell
+    assert made.processes() == []
+    assert made.say("down").stdout == "Nothing runs.\n"
+
+
+def test_a_data_folder_that_was_there_is_closed_and_one_with_something_else_in_it_has_closed_folders(tmp_path: Path) -> None:
+    empty, used = tmp_path / "empty", tmp_path / "used"
+    for folder in (empty, used):
+        folder.mkdir()
+        folder.chmod(0o755)
+    (used / "thesis").touch()
+    for folder in (empty, used):
+        Data(folder).make()
+        assert [stat.S_IMODE((folder / name).stat().st_mode) for name in ("config", "logs")] == [0o700, 0o700]
+    assert [stat.S_IMODE(folder.stat().st_mode) for folder in (empty, used)] == [0o700, 0o755]
+
+
+@pytest.mark.parametrize("interval", ["0s", "500ms", "2m1s", "1h"])
+def test_a_scrape_interval_that_would_leave_gaps_is_refused(interval: str) -> None:
+    done = CliRunner().invoke(cli, ["stack", "up", "--native", "--scrape-interval", interval])
+    assert done.exit_code == 2
+    assert f"{interval}: say seconds or minutes, from 1s to 2m" in done.output
 
 
 def test_what_has_died_is_said_by_status_and_started_by_the_next_up(made: Native) -> None:
@@ -262,7 +329,9 @@ def test_grafana_gets_its_settings_and_a_password_that_is_told_once(made: Native
     assert said["env"]["GF_PATHS_PROVISIONING"] == str(config / "provisioning")
     assert said["env"]["GF_AUTH_ANONYMOUS_ENABLED"] == "false"
     assert said["env"]["GF_SERVER_HTTP_PORT"] == str(port)
-    kept = Path(said["env"]["GF_SECURITY_ADMIN_PASSWORD__FILE"])
+    kept = config / "secrets" / "admin_password"
+    assert said["env"]["GF_SECURITY_ADMIN_PASSWORD"] == f"$__file{{{kept}}}"
+    assert not [name for name in said["env"] if name.endswith("__FILE")]  # Grafana's image knows them, and no grafana-server.
     password = kept.read_text().strip()
     assert len(password) >= 16
     assert not kept.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)
@@ -273,6 +342,16 @@ def test_grafana_gets_its_settings_and_a_password_that_is_told_once(made: Native
     assert password not in again.stdout + again.stderr
     rules = "".join(path.read_text() for path in (made.data / "config" / "prometheus" / "alerts").iterdir())
     assert f"http://localhost:{port}/d/" in rules
+
+
+def test_grafana_asks_nobody_on_the_internet_as_little_as_in_a_container(tmp_path: Path) -> None:
+    options = Options(Data(tmp_path), tmp_path, {"grafana": 3000}, "90d", "50GB")
+    words = grafana(Path("grafana-server"), options, "http://127.0.0.1:9090").argv
+    quiet = ("GF_ANALYTICS_", "GF_PLUGINS_", "GF_SECURITY_DISABLE_", "GF_AUTH_", "GF_USERS_")
+    native = {name: value for name, _, value in (word.partition("=") for word in words) if name.startswith(quiet)}
+    contained = read(ROOT / "docker-compose.yml")["services"]["grafana"]["environment"]
+    assert len(native) >= 7
+    assert native == {name: value for name, value in contained.items() if name.startswith(quiet)}
 
 
 def test_a_password_that_nobody_was_told_is_made_anew_for_the_grafana_that_comes_later(made: Native) -> None:
