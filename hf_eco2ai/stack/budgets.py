@@ -4,41 +4,79 @@ A budget is a run's, or its project's; then each of the project's runs tells of 
 for the training itself, which stops there with `budget_action="stop"`.
 """
 
-from hf_eco2ai.stack.promql import once, who, with_model
+from hf_eco2ai.stack.promql import once, seconds, who, with_model
 
 BUDGET = ("budget", "scope", "period")
+SERIES = "on (run_id, job, instance)"
+"""What one target says of one run."""
+
+USED = "budget:hf_training_budget_used_ratio:max"
+"""The recording rule of `used()`: what is served now."""
+
+ALIKE_SECONDS = 120
+"""Runs of a project that live know the same of it. After as long a run counts as stale (`stale_seconds`)."""
+
+_OF_DAY = "time() % 86400"
+_OF_MONTH = "86400 * (scalar(day_of_month()) - 1) + time() % 86400"
+"""Seconds since the day or month began (UTC)."""
+
+_UPDATED = once("hf_training_last_update_timestamp", "run_id", "job", "instance")
 
 
 def used(kind: str = "", kept: str = "") -> str:
     """Share used of budgets of a kind, or of all kinds: those of runs with run_id, those of projects without.
 
     A run's own endpoint goes away with it, and its alert would be announced as resolved one scrape later. So where nothing is
-    said any more, what was said last counts for as long as `kept`. It is no `keep_firing_for`, since a budget that was raised, or
-    has begun anew with the day, is spent no more at once.
+    said any more, what was recorded last counts for as long as `kept`. It is no `keep_firing_for`, since a budget that was
+    raised, or has begun anew with the day, is spent no more at once.
     """
     if not kept:
-        return f"({_told(kind, '', '')})"
-    return f"({_told(kind, '', kept)}\nor on (run_id, project_name, budget) ({_told(kind, kept, kept)}))"
+        return f"({_told(kind, '')})"
+    return f"({_told(kind, kept)}\nor on (run_id, project_name, budget) ({_remembered(kind, kept)}))"
 
 
-def _told(kind: str, window: str, named: str) -> str:
-    """What is told now, or was last within a window; `named` is the window for names, so that both have the same."""
+def _told(kind: str, named: str) -> str:
+    """What is told now; `named` is a window for names, as of `who`."""
 
-    def shares(scope: str, run: str, *by: str) -> str:
+    def shares(scope: str, run: str = "!=") -> str:
         of_kind = f'budget="{kind}", ' if kind else ""
-        selector = f'hf_training_budget_used_ratio{{{of_kind}scope="{scope}", run_id{run}""}}'
-        return once(f"last_over_time({selector}[{window}])" if window else selector, *by, *BUDGET)
+        return f'hf_training_budget_used_ratio{{{of_kind}scope="{scope}", run_id{run}""}}'
 
-    of_projects = f"{shares('project', '!=', 'run_id')} * on (run_id) group_left (project_name) {who(named)}"
+    of_runs = once(f"{shares('run')} unless {_former()}", "run_id", *BUDGET)
+    of_projects = once(_newest(shares("project")), "run_id", *BUDGET)
+    known = f"{of_projects} * on (run_id) group_left (project_name) {who(named)}"
     return (
-        f"{with_model(shares('run', '!=', 'run_id'), named)}"
-        f"\nor {once(of_projects, 'project_name', *BUDGET)}"
-        f"\nor {shares('project', '=', 'project_name')}"
+        f"{with_model(of_runs, named)}"
+        f"\nor {once(known, 'project_name', *BUDGET)}"
+        f"\nor {once(_newest(shares('project', '=')), 'project_name', *BUDGET)}"
     )
 
 
-USED = "budget:hf_training_budget_used_ratio:max"
-"""The recording rule of `used()`: what is served now."""
+def _former() -> str:
+    """Right side of `unless`: of periods that are over, since a run that has ended says for good what it said last."""
+    day = f'label_replace({_UPDATED} < time() - {_OF_DAY}, "period", "day", "", "")'
+    month = f'label_replace({_UPDATED} < time() - ({_OF_MONTH}), "period", "month", "", "")'
+    return f"on (run_id, job, instance, period) ({day} or {month})"
+
+
+def _newest(shares: str) -> str:
+    """What the runs of a project say that live, or ended last: they know more than others, or have a budget that was raised."""
+    when = f"({shares} * 0 + {SERIES} group_left () {_UPDATED})"
+    newest = once(when, "project_name", "budget")
+    return f"{shares} unless {_former()}\nunless {when} < on (project_name, budget) group_left () ({newest} - {ALIKE_SECONDS})"
+
+
+def _remembered(kind: str, kept: str) -> str:
+    """What was recorded last, in the present day or month. What was said of `other` was said of several projects."""
+
+    def last(whose: str) -> str:
+        return f'last_over_time({USED}{{budget="{kind}", {whose}}}[{kept}])'
+
+    of_runs = with_model(once(last('run_id!=""'), "run_id", *BUDGET), kept)
+    day = f'label_replace(vector({_OF_DAY}) < {seconds(kept)}, "period", "day", "", "")'
+    month = f'label_replace(vector({_OF_MONTH}) < {seconds(kept)}, "period", "month", "", "")'
+    of_projects = last('run_id="", project_name!="other"')
+    return f"({of_runs}\nor {of_projects})\nunless on (period) ({day} or {month})"
 
 
 def burning(kind: str, times: str, long: tuple[str, int], short: tuple[str, int]) -> str:

@@ -21,6 +21,7 @@ _GPU = ("host", "gpu_id")
 INHIBITIONS = (
     Inhibition("CarbonBudgetExceeded", ("CarbonBudgetNearlySpent", "CarbonBudgetBurningFast"), _BUDGET),
     Inhibition("CarbonBudgetExceeded", ("CarbonForecastOverBudget",), _RUN),  # A forecast is of a run's own budget.
+    Inhibition("EnergyBudgetExceeded", ("EnergyBudgetNearlySpent",), _BUDGET),
     Inhibition("CostBudgetExceeded", ("CostBudgetNearlySpent",), _BUDGET),
     Inhibition("LossNotFinite", ("HighLoss",), _RUN),
     Inhibition("RunLost", ("MetricsStale", "TrainingStalled"), _RUN),

@@ -8,6 +8,12 @@ to it at the end. Runs that no `run_id` tells apart (`run_label=False`) are no r
 import re
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800, "y": 31_536_000}
+RESTART = "5m"
+"""Longer than an exporter is away when it is restarted; and as long as a query finds a value that nobody has withdrawn."""
+
+LOOKED = "1h"
+"""So far back it is counted how often Prometheus has looked. All its jobs are scraped equally often."""
+
 _DURATION = re.compile(r"(\d+)([smhdwy])(?!s)")
 
 
@@ -32,8 +38,28 @@ def while_running(expression: str) -> str:
 
 
 def averaged(metric: str, window: str, *by: str) -> str:
-    """The mean of a gauge over a window, of what was there when the window began: a run's first minute is no mean of ten."""
-    return f"({once(f'avg_over_time({metric}[{window}])', *by)} and {once(f'{metric} offset {window}', *by)})"
+    """The mean of a gauge over a window, of what was there when the window began: a run's first minute is no mean of ten.
+
+    What was there shortly before will do, or an exporter's restart would be felt a second time, a window later.
+    """
+    there = f"last_over_time({metric}[{RESTART}] offset {window})"
+    return f"({once(f'avg_over_time({metric}[{window}])', *by)} and {once(there, *by)})"
+
+
+def began(metric: str, *by: str) -> str:
+    """Of a counter, what has begun while Prometheus was looking: that counts from 0, and all else from its first value.
+
+    Nothing that is served says when a run began. So it is what its target did not show, in two answers or more of the last hour;
+    or, where its target is its own endpoint, what came with a target that is three scrapes or more younger than the oldest, since
+    targets are not scraped at the same moment.
+    A Prometheus that starts knows of no beginnings, nor does one that meets a daemon for the first time.
+    """
+    scrapes = f"sum by ({', '.join((*by, 'job', 'instance'))}) (count_over_time({metric}[{LOOKED}]))"
+    answers = once(f"sum_over_time(up[{LOOKED}])", "job", "instance")
+    own = once(f'count_over_time(up{{job="hf-eco2ai-runs"}}[{LOOKED}])', "job", "instance")
+    longest = f'scalar(max(count_over_time(up{{job=~"hf-eco2ai|hf-eco2ai-runs|prometheus"}}[{LOOKED}])))'
+    later = f"{scrapes} < on (job, instance) group_left () ({answers} - 1)"
+    return once(f"{later} or {scrapes} and on (job, instance) ({own} < {longest} - 2)", *by, pick="group")
 
 
 def who(window: str = "") -> str:

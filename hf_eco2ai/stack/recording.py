@@ -3,16 +3,17 @@
 Names are `level:metric:operations`; the metric's own name stands in the middle.
 
 Figures are first taken once per run and host, then added up by project, model and host together, and of that by each alone. A
-window's figure is exact: the last total in it, less the last one before it, or all of it where the run had none. `increase()`
-would miss what a short run used before its first scrape, and guess at both ends. Totals of a run do not fall at a resume; one
-that is resumed later than `REMEMBERED` after it was last seen counts anew.
+window's figure is exact: the last total in it, less the last one before it, or all of it where the run began in it. `increase()`
+would miss what a short run used before its first scrape, and guess at both ends. What a run had used before Prometheus could know
+of it counts in no window. Totals of a run do not fall at a resume; one that is resumed later than `REMEMBERED` after it was last
+seen counts anew.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from hf_eco2ai.stack import budgets
-from hf_eco2ai.stack.promql import once, who
+from hf_eco2ai.stack.promql import began, once, who
 
 WINDOWS = ("1h", "1d", "30d")
 
@@ -61,6 +62,9 @@ FAMILIES = (
     Family("hf_training_estimated_cost_usd", "hf_training_cost_rate_usd_per_hour", ("currency",)),
 )
 
+UNNAMED = ("project_name", "model_name")
+"""Labels of a run that has no run_id."""
+
 SAMPLES = "hf_training_samples_total"
 SEEN = "run:hf_training_run_info:seen"
 """Its value is the time, so that of two names of a run the newer one can be told."""
@@ -77,7 +81,7 @@ def files() -> dict[str, tuple[Group, ...]]:
     }
 
 
-def of_each_run(metric: str, *by: str, window: str = "") -> str:
+def of_each_run(metric: str, *by: str, window: str = "", function: str = "last_over_time") -> str:
     """A figure of each run and host, once. Runs without a run_id are told apart by project and model: `project/model`.
 
     What is no number is left out, for it would make one of all sums.
@@ -85,10 +89,14 @@ def of_each_run(metric: str, *by: str, window: str = "") -> str:
 
     def taken(run: str, *labels: str) -> str:
         selector = f'{metric}{{run_id{run}""}}'
-        return once(f"last_over_time({selector}[{window}])" if window else selector, *labels)
+        return once(f"{function}({selector}[{window}])" if window else selector, *labels)
 
-    joined = f'label_join({taken("=", "project_name", "model_name", *by)}, "run_id", "/", "project_name", "model_name")'
-    return f"{taken('!=', 'run_id', *by)} >= 0\nor {once(joined, 'run_id', *by)} >= 0"
+    return f"{taken('!=', 'run_id', *by)} >= 0\nor {once(_joined(taken('=', *UNNAMED, *by)), 'run_id', *by)} >= 0"
+
+
+def _joined(unnamed: str) -> str:
+    """With what tells a run apart that has no run_id."""
+    return f'label_join({unnamed}, "run_id", "/", "project_name", "model_name")'
 
 
 def names(window: str = "") -> str:
@@ -122,8 +130,8 @@ def _now() -> Iterator[Record]:
 def _windows() -> Iterator[Record]:
     yield Record(SEEN, f"{names(UNSEEN)} * time()")
     for family in FAMILIES:
-        yield Record(f"run:{family.total}:last", of_each_run(family.total, "host", *family.kind, window=UNSEEN))
-    yield Record(f"run:{SAMPLES}:last", of_each_run(SAMPLES, window=UNSEEN))
+        yield from _totals(family.total, "host", *family.kind)
+    yield from _totals(SAMPLES)
     for window in WINDOWS:
         for family in FAMILIES:
             yield from _levels(family.total, f"increase{window}", _named(_gained(family.total, window), window), family.kind)
@@ -131,11 +139,22 @@ def _windows() -> Iterator[Record]:
             yield Record(f"{level}:hf_training_samples_per_kwh:ratio{window}", _samples_per_kwh(LEVELS[level], window))
 
 
+def _totals(metric: str, *by: str) -> Iterator[Record]:
+    """Of each run: once, when it is met, where its total counts from; then, and each time, how far it has come."""
+    labels = ("run_id", *by)
+    met = of_each_run(metric, *by, window=UNSEEN, function="min_over_time")
+    unnamed = began(f'{metric}{{run_id=""}}', *UNNAMED, *by)
+    new = f"""({began(f'{metric}{{run_id!=""}}', *labels)}\nor {once(_joined(unnamed), *labels, pick="group")})"""
+    first = f"(({met}) * 0 and {new}\nor ({met}))"
+    yield Record(f"run:{metric}:first", f"{first}\nunless last_over_time(run:{metric}:last[{REMEMBERED}])")
+    yield Record(f"run:{metric}:last", of_each_run(metric, *by, window=UNSEEN))
+
+
 def _gained(metric: str, window: str) -> str:
-    """What each run has added to a total in the window."""
-    total = f"run:{metric}:last"
-    now, before = f"last_over_time({total}[{window}])", f"last_over_time({total}[{REMEMBERED}] offset {window})"
-    return f"{now} - ({before} or {now} * 0)"
+    """What each run has added to a total in the window. Where there is none before it, the run was met in it."""
+    last = f"run:{metric}:last"
+    before, met = f"last_over_time({last}[{REMEMBERED}] offset {window})", f"last_over_time(run:{metric}:first[{window}])"
+    return f"last_over_time({last}[{window}]) - ({before} or {met})"
 
 
 def _named(expression: str, window: str) -> str:

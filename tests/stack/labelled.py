@@ -41,3 +41,8 @@ def budget(ratio: str, run_id: str = "r1", *, kind: str = "carbon", scope: str =
 def budget_kg(values: str, run_id: str = "r1") -> dict[str, str]:
     """The carbon budget itself."""
     return {series("hf_training_carbon_budget_kg", project_name="llama", run_id=run_id): values}
+
+
+def measured(values: str, run_id: str = "r1") -> dict[str, str]:
+    """When a run was last measured, in Unix seconds; promtool's time begins at 0."""
+    return {series("hf_training_last_update_timestamp", run_id=run_id, host="h1"): values}

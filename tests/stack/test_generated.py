@@ -15,8 +15,8 @@ RECORDINGS = ROOT / "prometheus" / "rules"
 
 SEVERITIES = {
     "critical": {
-        "CarbonBudgetExceeded", "CostBudgetExceeded", "ExporterDown", "GpuLost", "GpuTemperatureCritical", "LossNotFinite",
-        "RunLost",
+        "CarbonBudgetExceeded", "CostBudgetExceeded", "EnergyBudgetExceeded", "ExporterDown", "GpuLost", "GpuTemperatureCritical",
+        "LossNotFinite", "RunLost",
     },
     "info": {"LowEfficiency", "GpuUneven", "GridFactorAssumed"},
 }  # fmt: skip
@@ -72,5 +72,5 @@ def test_alerts_have_their_severities_and_all_texts() -> None:
 
 def test_every_threshold_is_used_by_a_rule() -> None:
     for name, value in THRESHOLDS.items():
-        other = "59m59s" if not value.replace(".", "").isdigit() else "123.456"
+        other = "59m59s" if not value.replace(".", "").isdigit() else "0.123456"
         assert list(all_alerts(THRESHOLDS.changed([f"{name}={other}"]))) != list(all_alerts(THRESHOLDS)), name

@@ -31,6 +31,20 @@ def kilowatts(values: str, run_id: str = "r1", host: str = "h1") -> dict[str, st
     return {series("hf_training_energy_rate_kwh_per_hour", project_name="llama", run_id=run_id, host=host): values}
 
 
+def looking(answered: str, job: str = "prometheus", **target: str) -> dict[str, str]:
+    """Prometheus scrapes a target."""
+    return {series("up", job=job, **target): answered}
+
+
+def of_daemon(shown: Mapping[str, str]) -> dict[str, str]:
+    return {name.replace("{", '{job="hf-eco2ai", instance="a", '): values for name, values in shown.items()}
+
+
+def of_itself(shown: Mapping[str, str]) -> dict[str, str]:
+    """By the run's own endpoint."""
+    return {name.replace("{", '{job="hf-eco2ai-runs", instance="b", '): values for name, values in shown.items()}
+
+
 def recorded(level: str, window: str, metric: str = "hf_training_energy_kwh_total", **labels: str) -> str:
     return series(f"{level}:{metric}:increase{window}", **labels)
 
@@ -55,9 +69,59 @@ THREE_RUNS = (
 WINDOWS = (
     Case(
         "a run that lives for a minute between two evaluations is counted with all that it used",
-        run(info="_x17 1x3 stale", running="_x17 1x3 stale") | energy("_x17 0.5 0.75 0.875 1 stale"),
+        of_daemon(run(info="_x17 1x3 stale", running="_x17 1x3 stale") | energy("_x17 0.5 0.75 0.875 1 stale"))
+        | looking("1x300", "hf-eco2ai", instance="a"),
         (gives("4m", OF_LLAMA), gives("8m", OF_LLAMA, 1), gives("1h4m", OF_LLAMA, 1), gives("1h8m", OF_LLAMA, 0)),
         evaluated="4m",
+    ),
+    Case(
+        "so is one that is seen in a single scrape, of its own endpoint",
+        of_itself(run(info="_x17 1 stale", running="_x17 1 stale") | energy("_x17 0.0125 stale"))
+        | looking("_x17 1 stale", "hf-eco2ai-runs", instance="b")
+        | looking("1x300"),
+        (gives("4m", OF_LLAMA), gives("8m", OF_LLAMA, 0.0125), gives("1h8m", OF_LLAMA, 0)),
+        evaluated="4m",
+    ),
+    Case(
+        "a Prometheus that starts invents nothing: what a run has used before counts in no window",
+        of_itself(run(info="1x1600") | energy("500x120 500+0.25x1480"))
+        | looking("1x1600", "hf-eco2ai-runs", instance="b")
+        | looking("1x1600"),
+        (
+            gives("4m", OF_LLAMA, 0),
+            gives("28m", OF_LLAMA, 0),
+            gives("40m", OF_LLAMA, 9.75),
+            gives("40m", OF_LLAMA_BY_DAY, 9.75),
+            gives("40m", OF_LLAMA_BY_MONTH, 9.75),
+            gives("4h", OF_LLAMA, 60),
+        ),
+        evaluated="4m",
+    ),
+    Case(
+        "nor does one that meets a daemon for the first time, or again after two hours",
+        of_daemon(
+            run(info="_x40 1x400")
+            | energy("_x40 500x400")
+            | run("r2", project="bert", info="_x40 1x100 _x480 1x200")
+            | energy("_x40 500x100 _x480 500x200", "r2", "bert")
+        )
+        | looking("0x40 1x800", "hf-eco2ai", instance="a")
+        | looking("1x840"),
+        (
+            gives("20m", OF_LLAMA, 0),
+            gives("1h", OF_LLAMA, 0),
+            gives("2h40m", recorded("project", "1h", project_name="bert"), 0),
+            gives("2h40m", recorded("project", "1d", project_name="bert"), 0),
+        ),
+        evaluated="4m",
+    ),
+    Case(
+        "rules that come to a Prometheus later find its old runs old, and its new ones new",
+        # Nothing is recorded before the first evaluation, 40 minutes later.
+        of_daemon(run() | energy("500x400") | run("r2", project="bert", info="_x80 1x400") | energy("_x80 2x400", "r2", "bert"))
+        | looking("1x400", "hf-eco2ai", instance="a"),
+        (gives("40m", OF_LLAMA, 0), gives("40m", recorded("project", "1h", project_name="bert"), 2)),
+        evaluated="40m",
     ),
     Case(
         "a long run counts in each window what it used in it",
@@ -130,7 +194,7 @@ WINDOWS = (
     ),
     Case(
         "a run that has ended and left counts in its day and in its month",
-        run(info="1x2 stale", running="1x2 stale") | energy("3 5 8 stale"),
+        run(info="1x2 stale", running="1x2 stale") | energy("0 5 8 stale"),
         (
             gives("20h", OF_LLAMA_BY_DAY, 8),
             gives("2d", OF_LLAMA_BY_DAY),

@@ -146,6 +146,21 @@ RATE = (
         run(running="1x60 0x60") | rate("4x120"),
         (Alerts("14m", "HighCarbonRate", (LIFECYCLE,)), Alerts("16m", "HighCarbonRate")),
     ),
+    Case(
+        "a daemon that is restarted does not hide it again ten minutes later",
+        run(running="1x60 stale _x3 1x60", info="1x60 stale _x3 1x60") | rate("4x60 stale _x3 4x60"),
+        (
+            Alerts("15m", "HighCarbonRate", (LIFECYCLE,)),
+            Alerts("16m15s", "HighCarbonRate", (LIFECYCLE,)),
+            Alerts("25m30s", "HighCarbonRate", (LIFECYCLE,)),
+            Alerts("25m45s", "HighCarbonRate", (LIFECYCLE,)),
+        ),
+    ),
+    Case(
+        "a run that began five minutes before has no mean of ten",
+        run() | rate("9x80"),
+        (Alerts("9m45s", "HighCarbonRate"),),
+    ),
     Case("a rate that is no number is not high", run() | rate(nan(80)), (Alerts("15m", "HighCarbonRate"),)),
 )
 

@@ -7,7 +7,7 @@ import pytest
 from hf_eco2ai.stack.alerts.carbon import alerts
 from hf_eco2ai.stack.rules import recording_files
 from tests.stack.committed import alert_names, file_of
-from tests.stack.labelled import budget, budget_kg, run, series, served_twice
+from tests.stack.labelled import budget, budget_kg, measured, run, series, served_twice
 from tests.stack.promtool import Alerts, Case, failures, nan, uncovered
 
 RUN = {"project_name": "llama", "run_id": "r1"}
@@ -30,6 +30,19 @@ def of_run(ratio: str, kg: str = "20x400", run_id: str = "r1", period: str = "no
 
 def of_project(ratio: str, kg: str = "100x400", run_id: str = "r1", period: str = "month") -> dict[str, str]:
     return budget(ratio, run_id, scope="project", period=period) | budget_kg(kg, run_id)
+
+
+def at_port(port: int, shown: Mapping[str, str]) -> dict[str, str]:
+    return {name.replace("{", f'{{job="hf-eco2ai-runs", instance="h1:{port}", '): values for name, values in shown.items()}
+
+
+RAISED = (
+    run(running="1x8 0x400")
+    | of_project("1.2x400", kg="5x400", period="none")
+    | measured("0+15x8 120x400")
+    | of_project("_x20 0.6x400", kg="_x20 10x400", run_id="r2", period="none")
+)
+"""r1 ended after 2 minutes with 6 kg of 5, and is still served. r2 began after 5 minutes with a budget of 10 kg."""
 
 
 CARBON_BUDGET_NEARLY_SPENT = {
@@ -170,6 +183,179 @@ BUDGET = (
     ),
 )
 
+OF_PROJECT_FOR_GOOD = {**OF_PROJECT, "period": "none"}
+
+OF_TWO = {
+    "summary": "The carbon budget of project llama is spent: 120%",
+    "description": "6 kg CO₂e are emitted, of a budget of 5 kg CO₂e: 120%.",
+    "action": CARBON_BUDGET_EXCEEDED["action"],
+    "value": "6 kg CO₂e (120%)",
+    "limit": "5 kg CO₂e",
+    "dashboard_url": LINK,
+    "runbook_url": BOOK + "CarbonBudgetExceeded.md",
+}
+
+LATER = (
+    Case(
+        "a project's budget that was raised is spent no more, also while an ended run that knew the old one is served",
+        RAISED | run("r2", info="_x20 1x400") | measured("_x20 315+15x400", run_id="r2"),
+        (
+            Alerts("4m", "CarbonBudgetExceeded", (OF_PROJECT_FOR_GOOD,), (OF_TWO,)),
+            Alerts("10m", "CarbonBudgetExceeded"),
+            Alerts("10m", "CarbonBudgetNearlySpent"),
+        ),
+    ),
+    Case(
+        "nor when the run with the raised budget has ended as well",
+        RAISED | run("r2", running="_x20 1x20 0x400", info="_x20 1x400") | measured("_x20 315+15x20 615x400", run_id="r2"),
+        (Alerts("20m", "CarbonBudgetExceeded"), Alerts("20m", "CarbonBudgetNearlySpent")),
+    ),
+    Case(
+        "of two live runs that know different budgets of their project, the number is of the one whose budget is spent",
+        run()
+        | run("r2")
+        | of_project("1.2x80", kg="5x80", period="none")
+        | of_project("0.6x80", kg="10x80", run_id="r2", period="none")
+        | measured("-60+15x80")
+        | measured("0+15x80", run_id="r2"),
+        (Alerts("10m", "CarbonBudgetExceeded", (OF_PROJECT_FOR_GOOD,), (OF_TWO,)),),
+    ),
+    Case(
+        "a project's budget that is spent stays so when its runs have ended",
+        run(running="1x8 0x80") | of_project("1.2x80", period="none") | measured("0+15x8 120x80"),
+        (Alerts("15m", "CarbonBudgetExceeded", (OF_PROJECT_FOR_GOOD,)),),
+    ),
+    Case(
+        "a live run with a budget of its own says nothing of the project's",
+        run(running="1x8 0x80")
+        | of_project("1.2x80", period="none")
+        | measured("0+15x8 120x80")
+        | run("r2")
+        | of_run("0.1x80", run_id="r2")
+        | measured("0+15x80", run_id="r2"),
+        (Alerts("15m", "CarbonBudgetExceeded", (OF_PROJECT_FOR_GOOD,)),),
+    ),
+    Case(
+        "a run that was resumed elsewhere with a raised budget, and has gone, has not spent it",
+        at_port(9091, run(running="1x8 stale", info="1x8 stale") | of_run("1.1x8 stale", kg="20x8 stale"))
+        | at_port(9094, run(info="_x20 1x20 stale") | of_run("_x20 0.5x20 stale", kg="_x20 44x20 stale")),
+        (Alerts("4m", "CarbonBudgetExceeded", (OF_RUN,)), Alerts("20m", "CarbonBudgetExceeded")),
+    ),
+    Case(
+        "the alert of a project whose endpoint has gone goes on for an hour, with its number",
+        run(running="1x8 stale", info="1x8 stale") | of_project("1.25x8 stale", kg="100x8 stale", period="none"),
+        (Alerts("1h", "CarbonBudgetExceeded", (OF_PROJECT_FOR_GOOD,)), Alerts("1h5m", "CarbonBudgetExceeded")),
+    ),
+    Case(
+        "a project's alert keeps its name when the endpoint goes and only the daemon's other is left",
+        {
+            name: values if "9092" in name else values.replace("x80", "x8 stale")
+            for name, values in served_twice(
+                run(running="1x80", info="1x80") | of_project("1.1x80", kg="100x80", period="none") | measured("0+15x80")
+            ).items()
+        },
+        (Alerts("10m", "CarbonBudgetExceeded", (OF_PROJECT_FOR_GOOD,)),),
+    ),
+    Case(
+        "a lowered budget is the one that is told",
+        at_port(9091, run(info="1x8 stale") | of_run("0.9x8 stale", kg="20x8 stale"))
+        | at_port(9094, run(info="_x20 1x40") | of_run("_x20 1.5x40", kg="_x20 12x40")),
+        (
+            Alerts(
+                "10m",
+                "CarbonBudgetExceeded",
+                (OF_RUN,),
+                (
+                    {
+                        **CARBON_BUDGET_EXCEEDED,
+                        "summary": "The carbon budget of run r1 (llama) is spent: 150%",
+                        "description": "18 kg CO₂e are emitted, of a budget of 12 kg CO₂e: 150%.",
+                        "value": "18 kg CO₂e (150%)",
+                        "limit": "12 kg CO₂e",
+                        "dashboard_url": OF_RUN_LINK,
+                    },
+                ),
+            ),
+        ),
+    ),
+)
+
+
+def over_midnight(name: str, shown: Mapping[str, str], over: bool, *labels: Mapping[str, str]) -> Case:
+    """Of runs that are seen from 23:00 on, and were last measured at 23:28."""
+    after = () if over else labels
+    return Case(
+        name,
+        {one: f"_x345 {values}" for one, values in shown.items()},
+        (
+            Alerts("23h48m", "CarbonBudgetExceeded", tuple(labels)),
+            Alerts("1d4m", "CarbonBudgetExceeded", after),
+            Alerts("1d20m", "CarbonBudgetExceeded", after),
+        ),
+        step="4m",
+    )
+
+
+GONE = "x7 stale"
+ENDED = measured("84480x60")
+
+MIDNIGHT = (
+    over_midnight(
+        "an ended run that is still served has not spent the budget of the next day",
+        run(running="0x60", info="1x60") | of_run("1.1x60", kg="20x60", period="day") | ENDED,
+        True,
+        {**OF_RUN, "period": "day"},
+    ),
+    over_midnight(
+        "nor its project's",
+        served_twice(run(running="0x60", info="1x60") | of_project("1.1x60", kg="20x60", period="day") | ENDED),
+        True,
+        {**OF_PROJECT, "period": "day"},
+    ),
+    over_midnight(
+        "nor where no run_id tells its runs apart",
+        {series("hf_training_budget_used_ratio", **{**OF_PROJECT, "period": "day"}): "1.1x60"} | measured("84480x60", run_id=""),
+        True,
+        {**OF_PROJECT, "period": "day"},
+    ),
+    over_midnight(
+        "a run that is served no more has not spent the budget of the next day",
+        run(running="1" + GONE, info="1" + GONE) | of_run("1.1" + GONE, kg="20" + GONE, period="day"),
+        True,
+        {**OF_RUN, "period": "day"},
+    ),
+    over_midnight(
+        "nor has its project",
+        run(running="1" + GONE, info="1" + GONE) | of_project("1.1" + GONE, kg="20" + GONE, period="day"),
+        True,
+        {**OF_PROJECT, "period": "day"},
+    ),
+    over_midnight(
+        "a budget of the month, or for good, is spent on the next day as well",
+        run(running="0x60", info="1x60")
+        | of_project("1.1x60", kg="20x60")
+        | ENDED
+        | run("r2", running="1" + GONE, info="1" + GONE)
+        | of_run("1.1" + GONE, kg="20" + GONE, run_id="r2"),
+        False,
+        OF_PROJECT,
+        {**OF_RUN, "run_id": "r2"},
+    ),
+    # January 1970: the 31st ends after 31 days. The run was last measured on the 31st at 19:00.
+    Case(
+        "a month's budget is spent until the first of the next month, midnight UTC",
+        {
+            name: "_x11000 " + values
+            for name, values in (
+                run(running="0x300", info="1x300") | of_project("1.1x300", kg="20x300") | measured("2660400x300")
+            ).items()
+        },
+        (Alerts("30d20h", "CarbonBudgetExceeded", (OF_PROJECT,)), Alerts("31d", "CarbonBudgetExceeded")),
+        step="4m",
+        evaluated="4h",
+    ),
+)
+
 BURNING = (
     # A run of ten hours: after half of it five hours are to go. 0.3 of the budget an hour is three times the pace of a tenth.
     Case(
@@ -258,7 +444,7 @@ BURNING = (
     ),
 )
 
-CASES = (*BUDGET, *BURNING)
+CASES = (*BUDGET, *LATER, *MIDNIGHT, *BURNING)
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 import pytest
 
 from hf_eco2ai.stack.alerts.cost import alerts
+from hf_eco2ai.stack.rules import recording_files
 from tests.stack.committed import alert_names, file_of
-from tests.stack.labelled import budget, run, series, served_twice
+from tests.stack.labelled import budget, measured, run, series, served_twice
 from tests.stack.promtool import Alerts, Case, failures, nan, uncovered
 
 RUN = {"project_name": "llama", "run_id": "r1"}
@@ -125,6 +126,16 @@ CASES = (
         (Alerts("6m", "CostBudgetExceeded", (OF_RUN,)), Alerts("10m", "CostBudgetExceeded")),
     ),
     Case(
+        "a project's budget that was raised is spent no more, also while an ended run that knew the old one is served",
+        run(running="1x8 0x60")
+        | budget("1.2x60", kind="cost", scope="project", period="day")
+        | measured("0+15x8 120x60")
+        | run("r2", info="_x20 1x60")
+        | budget("_x20 0.6x60", "r2", kind="cost", scope="project", period="day")
+        | measured("_x20 315+15x60", "r2"),
+        (Alerts("4m", "CostBudgetExceeded", (OF_PROJECT,)), Alerts("10m", "CostBudgetExceeded")),
+    ),
+    Case(
         "budgets of carbon, and shares that are no number, are no spent money",
         run() | run("r2") | budget("2x40") | budget(nan(40), "r2", kind="cost"),
         (Alerts("5m", "CostBudgetExceeded"), Alerts("5m", "CostBudgetNearlySpent")),
@@ -134,7 +145,8 @@ CASES = (
 
 @pytest.fixture(scope="module")
 def failed(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
-    return failures(CASES, [file_of("cost", alerts)], tmp_path_factory.mktemp("promtool"))
+    rules = [recording_files()["hf-eco2ai-budgets.yml"], file_of("cost", alerts)]
+    return failures(CASES, rules, tmp_path_factory.mktemp("promtool"))
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

@@ -1,21 +1,25 @@
-"""Alerts on power and on what is got for it: when they stand, when they do not, and what they say."""
+"""Alerts on power, on what is got for it, and on energy budgets: when they stand, when they do not, and what they say."""
 
 from collections.abc import Mapping
 
 import pytest
 
 from hf_eco2ai.stack.alerts.energy import alerts
+from hf_eco2ai.stack.rules import recording_files
 from tests.stack.committed import alert_names, file_of
-from tests.stack.labelled import run, series, served_twice
+from tests.stack.labelled import budget, measured, run, series, served_twice
 from tests.stack.promtool import Alerts, Case, failures, nan, uncovered
 
 RUN = {"project_name": "llama", "run_id": "r1"}
 NAMED = {**RUN, "model_name": "m1"}
 ON_H1 = {**NAMED, "host": "h1"}
+OF_RUN = {**NAMED, "budget": "energy", "scope": "run", "period": "none"}
+OF_PROJECT = {"project_name": "llama", "budget": "energy", "scope": "project", "period": "month"}
 GPU_1 = {"host": "h1", "gpu_id": "1"}
 
 VARIABLES = "?&var-project=llama&var-model=m1&var-run=r1"
 OPERATIONS = "http://localhost:3000/d/hf-operations" + VARIABLES + "&var-host=h1"
+OVERVIEW = "http://localhost:3000/d/hf-executive-overview"
 DETAIL = "http://localhost:3000/d/hf-run-detail" + VARIABLES
 BOOK = "https://github.com/terragonlabs/hf-eco2ai-plugin/blob/main/docs/runbooks/"
 
@@ -52,6 +56,10 @@ def evaluated(joules: str) -> dict[str, str]:
 
 def score(values: str, run_id: str = "r1") -> dict[str, str]:
     return {series("hf_training_efficiency_score", project_name="llama", run_id=run_id): values}
+
+
+def used_kwh(values: str, host: str = "h1") -> dict[str, str]:
+    return {series("hf_training_energy_kwh_total", **RUN, host=host): values}
 
 
 HIGH_POWER = {
@@ -91,6 +99,24 @@ LOW = {
     "limit": "score 0.3",
     "dashboard_url": DETAIL,
     "runbook_url": BOOK + "LowEfficiency.md",
+}
+NEARLY_SPENT = {
+    "summary": "85% of the energy budget of project llama for this month (UTC) is spent",
+    "description": "85% of the budget are spent.",
+    "action": "See in the forecast whether the rest is enough; if not, stop early, train less, or agree on a larger budget.",
+    "value": "85% of the budget",
+    "limit": "100% of the energy budget",
+    "dashboard_url": OVERVIEW + "?&var-project=llama",
+    "runbook_url": BOOK + "EnergyBudgetNearlySpent.md",
+}
+EXCEEDED = {
+    "summary": "The energy budget of run r1 (llama) is spent: 110%",
+    "description": "110% of the budget are spent: 44 kWh.",
+    "action": "Stop the training now (budget_action='stop' does it by itself), or agree on a larger budget.",
+    "value": "110% of the budget: 44 kWh",
+    "limit": "100% of the energy budget",
+    "dashboard_url": OVERVIEW + VARIABLES,
+    "runbook_url": BOOK + "EnergyBudgetExceeded.md",
 }
 
 POWER = (
@@ -224,12 +250,52 @@ INEFFICIENT = (
     Case("a score that is no number is not low", run() | score(nan(160)), (Alerts("32m", "LowEfficiency"),)),
 )
 
-CASES = (*POWER, *IDLING, *REGRESSING, *INEFFICIENT)
+BUDGETS = (
+    Case(
+        "from 80 % on a project's energy budget is nearly spent, and from 100 % on it is spent as well",
+        run() | run("r2") | budget("0.79x3 0.85x15 1x40", kind="energy", scope="project", period="month") | used_kwh("9x60"),
+        (
+            Alerts("45s", "EnergyBudgetNearlySpent"),
+            Alerts("4m", "EnergyBudgetNearlySpent", (OF_PROJECT,), (NEARLY_SPENT,)),
+            Alerts("4m", "EnergyBudgetExceeded"),
+            Alerts("6m", "EnergyBudgetNearlySpent", (OF_PROJECT,)),
+            Alerts("6m", "EnergyBudgetExceeded", (OF_PROJECT,)),
+        ),
+    ),
+    Case(
+        "a run that has spent its energy budget says what it has used on all hosts, once",
+        served_twice(run() | budget("1.1x40", kind="energy") | used_kwh("11x40") | used_kwh("33x40", host="h2")),
+        (Alerts("5m", "EnergyBudgetExceeded", (OF_RUN,), (EXCEEDED,)), Alerts("5m", "EnergyBudgetNearlySpent", (OF_RUN,))),
+    ),
+    Case(
+        "the alert on energy of a run whose endpoint has gone goes on for an hour",
+        run(running="1x8 stale", info="1x8 stale") | budget("1.1x8 stale", kind="energy"),
+        (Alerts("1h", "EnergyBudgetExceeded", (OF_RUN,)), Alerts("1h5m", "EnergyBudgetExceeded")),
+    ),
+    Case(
+        "an energy budget that begins anew with another run's month is spent no more",
+        run(running="1x8 0x60")
+        | budget("1.2x60", kind="energy", scope="project", period="month")
+        | measured("0+15x8 120x60")
+        | run("r2", info="_x20 1x60")
+        | budget("_x20 0.01x60", "r2", kind="energy", scope="project", period="month")
+        | measured("_x20 315+15x60", "r2"),
+        (Alerts("4m", "EnergyBudgetExceeded", (OF_PROJECT,)), Alerts("10m", "EnergyBudgetExceeded")),
+    ),
+    Case(
+        "budgets of carbon and money, and shares that are no number, are no spent energy",
+        run() | run("r2") | budget("2x40") | budget("2x40", kind="cost") | budget(nan(40), "r2", kind="energy"),
+        (Alerts("5m", "EnergyBudgetExceeded"), Alerts("5m", "EnergyBudgetNearlySpent")),
+    ),
+)
+
+CASES = (*POWER, *IDLING, *REGRESSING, *INEFFICIENT, *BUDGETS)
 
 
 @pytest.fixture(scope="module")
 def failed(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
-    return failures(CASES, [file_of("energy", alerts)], tmp_path_factory.mktemp("promtool"))
+    rules = [recording_files()["hf-eco2ai-budgets.yml"], file_of("energy", alerts)]
+    return failures(CASES, rules, tmp_path_factory.mktemp("promtool"))
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import pytest
 
 from hf_eco2ai.stack.alerts.gpu import alerts
+from hf_eco2ai.stack.recording import SEEN
 from tests.stack.committed import alert_names, file_of
 from tests.stack.labelled import run, series, served_twice
 from tests.stack.promtool import Alerts, Case, failures, nan, uncovered
@@ -28,6 +29,12 @@ def celsius(values: str, gpu_id: str = "0") -> dict[str, str]:
 
 def busy(values: str, gpu_id: str = "0", host: str = "h1") -> dict[str, str]:
     return gauge("utilization_percent", values, gpu_id, host)
+
+
+def served(shown: Mapping[str, str], job: str = "hf-eco2ai", answered: str = "1x800") -> dict[str, str]:
+    """By one target, which Prometheus scrapes."""
+    target = f'job="{job}", instance="node-1:9091"'
+    return {name.replace("{", f"{{{target}, "): values for name, values in shown.items()} | {f"up{{{target}}}": answered}
 
 
 def count(values: str, run_id: str = "r1", host: str = "h1") -> dict[str, str]:
@@ -172,19 +179,60 @@ LOST = (
                     },
                 ),
             ),
-            Alerts("17m", "GpuLost", (ON_H1,)),
-            Alerts("18m", "GpuLost"),
+            Alerts("22m", "GpuLost", (ON_H1,)),
+            Alerts("23m", "GpuLost"),
         ),
     ),
     Case(
         "it is told of also when the run's own endpoint goes with it",
         {name: values + " stale" for name, values in (run(running="1x8", info="1x8") | unanswered("0x7 9")).items()},
-        (Alerts("3m", "GpuLost", (ON_H1,)), Alerts("15m", "GpuLost", (ON_H1,)), Alerts("18m", "GpuLost")),
+        (Alerts("3m", "GpuLost", (ON_H1,)), Alerts("21m", "GpuLost", (ON_H1,)), Alerts("23m", "GpuLost")),
     ),
     Case(
         "a counter that begins with what was lost before the first scrape counts from 0",
-        run(running="_x8 1x40", info="_x8 1x40") | unanswered("_x8 3x40"),
+        served(run(running="_x8 1x40", info="_x8 1x40") | unanswered("_x8 3x40")),
         (Alerts("2m15s", "GpuLost", (ON_H1,)),),
+    ),
+    Case(
+        "so does one whose own endpoint came with the run, while Prometheus was looking elsewhere",
+        served(run(running="_x8 1x40", info="_x8 1x40") | unanswered("_x8 3x40"), "hf-eco2ai-runs", "_x8 1x40")
+        | {series("up", job="prometheus", instance="localhost:9090"): "1x48"},
+        (Alerts("2m15s", "GpuLost", (ON_H1,)),),
+    ),
+    Case(
+        "a Prometheus that starts does not tell of what was lost before it",
+        served(run() | unanswered("3x100"), "hf-eco2ai-runs")
+        | {series("up", job="prometheus", instance="localhost:9090"): "1x100"},
+        (Alerts("15s", "GpuLost"), Alerts("10m", "GpuLost"), Alerts("20m", "GpuLost")),
+    ),
+    Case(
+        "nor does one that meets a daemon for the first time",
+        served(run(running="_x40 1x100", info="_x40 1x100") | unanswered("_x40 3x100"), answered="0x40 1x100")
+        | {series("up", job="prometheus", instance="localhost:9090"): "1x140"},
+        (Alerts("10m15s", "GpuLost"), Alerts("15m", "GpuLost")),
+    ),
+    Case(
+        "nor one that has not looked for two hours",
+        served(
+            run(running="1x100 _x480 1x100", info="1x100 _x480 1x100") | unanswered("3x100 _x480 3x100"),
+            answered="1x100 _x480 1x100",
+        ),
+        (Alerts("2h25m30s", "GpuLost"), Alerts("2h30m", "GpuLost")),
+    ),
+    Case(
+        "a run that is served again after two hours has lost what it had lost before, and what it loses now",
+        served(run(running="1x100 stale _x480 1x100", info="1x100 stale _x480 1x100") | unanswered("3x100 stale _x480 3x20 4x80"))
+        | {series(SEEN, **R1): "1x100"},
+        (Alerts("2h26m", "GpuLost"), Alerts("2h29m", "GpuLost"), Alerts("2h31m", "GpuLost", (ON_H1,))),
+    ),
+    Case(
+        "a daemon that is restarted does not end the alert on a GPU that is too hot",
+        celsius("92x40 stale _x3 92x40"),
+        (
+            Alerts("10m", "GpuTemperatureCritical", (GPU0,)),
+            Alerts("10m30s", "GpuTemperatureCritical", (GPU0,)),
+            Alerts("11m15s", "GpuTemperatureCritical", (GPU0,)),
+        ),
     ),
     Case(
         "readings that failed in another way have lost no GPU",

@@ -6,9 +6,9 @@ import pytest
 
 from hf_eco2ai.footprint.table import Table
 from hf_eco2ai.stack.alerts.system import alerts
-from tests.stack.committed import alert_names, file_of
+from tests.stack.committed import THRESHOLDS, alert_names, file_of
 from tests.stack.labelled import run, series, served_twice
-from tests.stack.promtool import Alerts, Case, failures, nan, uncovered
+from tests.stack.promtool import Alerts, Case, failures, nan, seconds, uncovered
 
 R1 = {"project_name": "llama", "model_name": "m1", "run_id": "r1"}
 R2 = {**R1, "run_id": "r2"}
@@ -21,6 +21,13 @@ BOOK = "https://github.com/terragonlabs/hf-eco2ai-plugin/blob/main/docs/runbooks
 
 def updated(values: str, run_id: str = "r1", host: str = "h1", **target: str) -> dict[str, str]:
     return {series("hf_training_last_update_timestamp", run_id=run_id, host=host, **target): values}
+
+
+def served(shown: Mapping[str, str], answered: str) -> dict[str, str]:
+    """By the daemon, which Prometheus scrapes."""
+    return {name.replace("{", '{job="hf-eco2ai", instance="node-1:9091", '): values for name, values in shown.items()} | {
+        series("up", **DAEMON): answered
+    }
 
 
 def errors(values: str, error_type: str = "journal_failed", run_id: str = "r1", host: str = "h1") -> dict[str, str]:
@@ -222,8 +229,23 @@ ERRORS = (
     Case("four are not", run() | errors("0x40 1 2 3 4x100"), (Alerts("12m", "MonitoringErrors"),)),
     Case(
         "those that came before the first scrape count",
-        run(running="_x20 1x40", info="_x20 1x40") | errors("_x20 6x40"),
+        served(run(running="_x20 1x40", info="_x20 1x40") | errors("_x20 6x40"), "1x60"),
         (Alerts("5m15s", "MonitoringErrors", ({**ON_H1, "error_type": "journal_failed"},)),),
+    ),
+    Case(
+        "those that came before Prometheus started do not, whoever counts them",
+        served(run() | errors("7x100") | {series("hf_exporter_failures_total", error_type="journal_refused"): "7x100"}, "1x100"),
+        (Alerts("15s", "MonitoringErrors"), Alerts("5m", "MonitoringErrors"), Alerts("15m", "MonitoringErrors")),
+    ),
+    Case(
+        "five that come after it started do",
+        served(run() | errors("7x8 12x92"), "1x100"),
+        (Alerts("2m15s", "MonitoringErrors", ({**ON_H1, "error_type": "journal_failed"},)),),
+    ),
+    Case(
+        "a run that comes back with another counter counts what that one has",
+        served(run() | errors("90x60 stale _x20 6x60"), "1x200"),
+        (Alerts("20m30s", "MonitoringErrors", ({**ON_H1, "error_type": "journal_failed"},)),),
     ),
     Case(
         "errors of different types, hosts and runs do not add up",
@@ -262,7 +284,7 @@ ERRORS = (
     ),
     Case(
         "a daemon's own failures are told of too, the first of a type included",
-        {series("hf_exporter_failures_total", **DAEMON, error_type="journal_refused"): "_x8 5x40"},
+        served({series("hf_exporter_failures_total", error_type="journal_refused"): "_x8 5x40"}, "1x48"),
         (
             Alerts("1m45s", "MonitoringErrors"),
             Alerts(
@@ -497,7 +519,23 @@ LOST = (
     Case(
         "a run that is resumed is lost no more",
         run(running="1x8 0x20 1x40") | state("0x8 1x20 0x40"),
-        (Alerts("5m", "RunLost", (R1,)), Alerts("8m", "RunLost")),
+        (Alerts("5m", "RunLost", (R1,)), Alerts("12m", "RunLost", (R1,)), Alerts("13m", "RunLost")),
+    ),
+    Case(
+        "a daemon that is restarted does not find it again, and lose it anew",
+        {name: values.replace("x48", "x20 stale _x3 0x24") for name, values in run(running="0x48", info="0x48").items()}
+        | state("1x20 stale _x3 1x24"),
+        (
+            Alerts("5m", "RunLost", (R1,)),
+            Alerts("5m15s", "RunLost", (R1,)),
+            Alerts("6m", "RunLost", (R1,)),
+            Alerts("6m15s", "RunLost", (R1,)),
+        ),
+    ),
+    Case(
+        "one that is served no more is told of for five minutes",
+        {name: values + " stale" for name, values in (run(running="0x20", info="1x20") | state("1x20")).items()},
+        (Alerts("10m", "RunLost", (R1,)), Alerts("11m", "RunLost")),
     ),
     Case(
         "a host that was silent for half a minute and writes again has lost nothing",
@@ -542,6 +580,10 @@ def test_alerts_on_the_monitoring(case: Case, failed: Mapping[str, str]) -> None
 
 def test_every_alert_on_the_monitoring_is_seen_firing_and_silent() -> None:
     assert uncovered(CASES, alert_names(alerts)) == []
+
+
+def test_critical_alerts_go_on_until_an_exporter_that_stays_away_is_said_to_be_down() -> None:
+    assert seconds(THRESHOLDS["critical_kept_for"]) > seconds(THRESHOLDS["exporter_down_for"])
 
 
 def test_the_country_that_grid_factor_assumed_looks_for_is_that_of_an_assumed_factor() -> None:

@@ -116,7 +116,7 @@ STALLED = (
 
 NOT_FINITE = (
     Case(
-        "a loss that is no number is told at once, and until the run logs a number again",
+        "a loss that is no number is told at once, and until the run has logged numbers again for five minutes",
         run() | loss("2.5x8 " + nan(8) + " 2.5x40"),
         (
             Alerts("2m", "LossNotFinite"),
@@ -138,8 +138,14 @@ NOT_FINITE = (
                     },
                 ),
             ),
-            Alerts("5m", "LossNotFinite"),
+            Alerts("8m", "LossNotFinite", (R1,)),
+            Alerts("9m30s", "LossNotFinite"),
         ),
+    ),
+    Case(
+        "a daemon that is restarted does not end it",
+        run(running="1x20 stale _x3 1x20", info="1x20 stale _x3 1x20") | loss(nan(21) + " stale _x3 " + nan(20)),
+        (Alerts("5m", "LossNotFinite", (R1,)), Alerts("5m30s", "LossNotFinite", (R1,)), Alerts("7m", "LossNotFinite", (R1,))),
     ),
     Case(
         "an infinite loss is none either, and not high",
@@ -147,13 +153,13 @@ NOT_FINITE = (
         (Alerts("2m", "LossNotFinite", (R1,)), Alerts("15m", "HighLoss")),
     ),
     Case(
-        "a loss that was no number between two scrapes is told for ten minutes",
+        "a loss that was no number between two scrapes is told for ten minutes, and five more",
         run() | loss("2.5x80") | failed_steps("0x8 1x80", "nan_loss"),
         (
             Alerts("2m", "LossNotFinite"),
             Alerts("2m15s", "LossNotFinite", (R1,)),
-            Alerts("12m", "LossNotFinite", (R1,)),
-            Alerts("12m15s", "LossNotFinite"),
+            Alerts("17m", "LossNotFinite", (R1,)),
+            Alerts("17m30s", "LossNotFinite"),
         ),
     ),
     Case(
@@ -176,7 +182,7 @@ NOT_FINITE = (
     Case(
         "a run that has ended with such a loss is history",
         run(running="1x8 0x40") | loss(nan(48)),
-        (Alerts("2m", "LossNotFinite", (R1,)), Alerts("3m", "LossNotFinite")),
+        (Alerts("2m", "LossNotFinite", (R1,)), Alerts("8m", "LossNotFinite")),
     ),
     Case(
         "of two runs of one project the one without a number is told",
@@ -305,6 +311,11 @@ THROUGHPUT = (
         "a run that is served twice has dropped once",
         served_twice(run() | speed("100x280 20x160")),
         (Alerts("1h30m", "ThroughputDrop", (R1,)),),
+    ),
+    Case(
+        "a daemon that is restarted does not hide it again ten minutes later",
+        run(running="1x600", info="1x600") | speed("100x280 20x160 stale _x3 20x60"),
+        (Alerts("1h50m", "ThroughputDrop", (R1,)), Alerts("2h0m30s", "ThroughputDrop", (R1,))),
     ),
     Case("a rate that is no number is no drop", run() | speed("100x280 " + nan(160)), (Alerts("1h35m", "ThroughputDrop"),)),
 )

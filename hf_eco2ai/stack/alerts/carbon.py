@@ -3,10 +3,12 @@
 Kinds of grid factor (`factor_type`) are never added: a run whose factors were of two kinds has two figures.
 """
 
+from collections.abc import Callable
+
 from hf_eco2ai.stack import budgets
 from hf_eco2ai.stack.alerts import Alert
 from hf_eco2ai.stack.alerts.texts import AMOUNT, OF_WHAT, PERCENT, WHOSE_BUDGET, label, number, queried
-from hf_eco2ai.stack.promql import averaged, of_run, once, seconds, while_running, with_model
+from hf_eco2ai.stack.promql import RUNNING, averaged, of_run, once, seconds, while_running, with_model
 from hf_eco2ai.stack.thresholds import Thresholds
 
 DASHBOARD = "hf-carbon-tracking"
@@ -51,21 +53,38 @@ def _rate(t: Thresholds) -> Alert:
     )
 
 
-def _kg(times: str, kept: str) -> str:
-    """The carbon budget of the alert's run or project, times something, in kg.
+def _kg(times: str, kept: str, tells: Callable[[str], str]) -> str:
+    """The carbon budget of the alert's run or project, times something, in kg: of runs of which one `tells`, else of any.
 
     A project may have runs with budgets of their own beside, so only runs that tell of the project's budget are asked for it.
     """
-    run = f"max(last_over_time(hf_training_carbon_budget_kg{{run_id=%q}}[{kept}]))"
-    tells = f'last_over_time(hf_training_budget_used_ratio{{budget="carbon", scope="project"}}[{kept}])'
-    project = f"max(last_over_time(hf_training_carbon_budget_kg{{project_name=%q}}[{kept}]) and on (run_id) {tells})"
-    return queried(times, run, project) + " kg CO₂e"
+
+    def asked(label: str, scope: str) -> str:
+        budget = f"last_over_time(hf_training_carbon_budget_kg{{{label}=%[2]q}}[{kept}])"
+        share = f'last_over_time(hf_training_budget_used_ratio{{budget="carbon", scope="{scope}"}}[{kept}])'
+        of_scope = f"{budget} and {budgets.SERIES} {share}"
+        return f"max({of_scope} and {tells(share)}) or max({of_scope})"
+
+    return queried(times, asked("run_id", "run"), asked("project_name", "project")) + " kg CO₂e"
+
+
+def _spent(share: str) -> str:
+    """Of which the share used is the alert's value: others, or this one before it was resumed, may have another budget."""
+    return f"{budgets.SERIES} ({share} == %[3]g)"
+
+
+def _alive(_: str) -> str:
+    return f"on (run_id) ({RUNNING})"
+
+
+def _spent_and_limit(kept: str) -> tuple[str, str]:
+    return _kg("$value", kept, _spent), _kg("1.0", kept, _spent)
 
 
 def _nearly_spent(t: Thresholds) -> Alert:
     """It goes on at 100 %, silenced by CarbonBudgetExceeded: if it ended, people were told of an end just before that."""
     kept, ratio = t["budget_kept_for"], t["budget_nearly_spent_ratio"]
-    spent, limit = _kg("$value", kept), _kg("1.0", kept)
+    spent, limit = _spent_and_limit(kept)
     return Alert(
         name="CarbonBudgetNearlySpent",
         severity="warning",
@@ -81,7 +100,7 @@ def _nearly_spent(t: Thresholds) -> Alert:
 
 def _exceeded(t: Thresholds) -> Alert:
     kept = t["budget_kept_for"]
-    spent, limit = _kg("$value", kept), _kg("1.0", kept)
+    spent, limit = _spent_and_limit(kept)
     return Alert(
         name="CarbonBudgetExceeded",
         severity="critical",
@@ -107,7 +126,7 @@ def _burning(t: Thresholds) -> Alert:
         summary=f"The carbon budget of {WHOSE_BUDGET} is spent {number('.3g')} times too fast",
         description=(
             f"In the last {long} it was spent {number('.3g')} times as fast as the pace that would just use it up by the end of "
-            f"{end}, and it goes on so. The budget is {_kg('1.0', kept)}."
+            f"{end}, and it goes on so. The budget is {_kg('1.0', kept, _alive)}."
         ),
         action="Look for what draws more than was planned; pause what can wait before the budget is gone.",
         value=f"{number('.3g')} times the pace",
@@ -122,7 +141,7 @@ def _forecast(t: Thresholds) -> Alert:
     budget = f"{once('hf_training_carbon_budget_kg', 'run_id')} and on (run_id) {once(own, 'run_id')} < 1"
     predicted = once("hf_training_predicted_co2_kg", "run_id", "factor_type")
     over = f"{predicted} > on (run_id) group_left () ({budget})"
-    limit = _kg("1.0", t["budget_kept_for"])
+    limit = _kg("1.0", t["budget_kept_for"], _alive)
     return Alert(
         name="CarbonForecastOverBudget",
         severity="warning",

@@ -1,9 +1,9 @@
 """Alerts on money. Every figure is in its own currency, and currencies are never added."""
 
-from hf_eco2ai.stack import budgets
 from hf_eco2ai.stack.alerts import Alert
-from hf_eco2ai.stack.alerts.texts import OF_WHAT, PERCENT, WHOSE_BUDGET, label, number
-from hf_eco2ai.stack.promql import averaged, while_running, with_model
+from hf_eco2ai.stack.alerts.shares import Kind
+from hf_eco2ai.stack.alerts.texts import OF_WHAT, label, number
+from hf_eco2ai.stack.promql import averaged, once, while_running, with_model
 from hf_eco2ai.stack.thresholds import Thresholds
 
 DASHBOARD = "hf-executive-overview"
@@ -13,7 +13,7 @@ _MONEY = f"{number('.2f')} {label('currency')}"
 
 def alerts(t: Thresholds) -> tuple[Alert, ...]:
     """Those of the category cost."""
-    return (_rate(t), _nearly_spent(t), _exceeded(t))
+    return (_rate(t), *_budget(t).alerts(t))
 
 
 def _rate(t: Thresholds) -> Alert:
@@ -32,43 +32,11 @@ def _rate(t: Thresholds) -> Alert:
     )
 
 
-def _spent(kept: str) -> str:
-    """What the run has cost so far, where that is what its budget counts. Else only the share of the budget is exposed."""
-    cost = f"sum by (currency) (max by (currency, host) (last_over_time(hf_training_estimated_cost_usd{{run_id=%q}}[{kept}])))"
-    each = (
-        "{{ range query (printf `"
-        + cost
-        + '` $labels.run_id) }}: {{ . | value | printf "%.2f" }} {{ .Labels.currency }}{{ end }}'
-    )
-    return '{{ if and $labels.run_id (eq $labels.period "none") }}' + each + "{{ end }}"
-
-
-def _nearly_spent(t: Thresholds) -> Alert:
-    """It goes on at 100 %, silenced by CostBudgetExceeded: if it ended, people were told of an end just before that."""
-    kept, ratio = t["budget_kept_for"], t["budget_nearly_spent_ratio"]
-    return Alert(
-        name="CostBudgetNearlySpent",
-        severity="warning",
-        expr=f"{budgets.used('cost', kept)} >= {ratio}",
-        summary=f"{PERCENT} of the cost budget of {WHOSE_BUDGET} is spent",
-        description=f"{PERCENT} of the budget are spent{_spent(kept)}.",
-        action="See in the forecast whether the rest is enough; if not, stop early, train less, or agree on a larger budget.",
-        value=f"{PERCENT} of the budget{_spent(kept)}",
-        limit="100% of the cost budget",
-        dashboard=DASHBOARD,
-    )
-
-
-def _exceeded(t: Thresholds) -> Alert:
-    kept = t["budget_kept_for"]
-    return Alert(
-        name="CostBudgetExceeded",
-        severity="critical",
-        expr=f"{budgets.used('cost', kept)} >= 1",
-        summary=f"The cost budget of {WHOSE_BUDGET} is spent: {PERCENT}",
-        description=f"{PERCENT} of the budget are spent{_spent(kept)}.",
-        action="Stop the training now (budget_action='stop' does it by itself), or agree on a larger budget.",
-        value=f"{PERCENT} of the budget{_spent(kept)}",
-        limit="100% of the cost budget",
+def _budget(t: Thresholds) -> Kind:
+    cost = f"last_over_time(hf_training_estimated_cost_usd{{run_id=%q}}[{t['budget_kept_for']}])"
+    return Kind(
+        budget="cost",
+        query=f"sum by (currency) ({once(cost, 'currency', 'host')})",
+        each='{{ . | value | printf "%.2f" }} {{ .Labels.currency }}',
         dashboard=DASHBOARD,
     )

@@ -1,6 +1,7 @@
-"""Alerts on power and on what is got for it."""
+"""Alerts on power, on what is got for it, and on energy budgets."""
 
 from hf_eco2ai.stack.alerts import Alert
+from hf_eco2ai.stack.alerts.shares import Kind
 from hf_eco2ai.stack.alerts.texts import OF_WHAT, PERCENT, label, number
 from hf_eco2ai.stack.promql import RUNNING, averaged, once, while_running, with_model
 from hf_eco2ai.stack.thresholds import Thresholds
@@ -8,7 +9,7 @@ from hf_eco2ai.stack.thresholds import Thresholds
 
 def alerts(t: Thresholds) -> tuple[Alert, ...]:
     """Those of the category energy."""
-    return (_power(t), _idle(t), _regression(t), _low_efficiency(t))
+    return (_power(t), _idle(t), _regression(t), _low_efficiency(t), *_budget(t).alerts(t))
 
 
 def _power(t: Thresholds) -> Alert:
@@ -104,4 +105,15 @@ def _low_efficiency(t: Thresholds) -> Alert:
         value=f"score {number('.2f')}",
         limit=f"score {limit}",
         dashboard="hf-run-detail",
+    )
+
+
+def _budget(t: Thresholds) -> Kind:
+    """Energy budgets are of device energy, without PUE, as `energy_kwh` is."""
+    energy = f"last_over_time(hf_training_energy_kwh_total{{run_id=%q}}[{t['budget_kept_for']}])"
+    return Kind(
+        budget="energy",
+        query=f"sum({once(energy, 'host')})",
+        each='{{ . | value | printf "%.5g" }} kWh',
+        dashboard="hf-executive-overview",
     )

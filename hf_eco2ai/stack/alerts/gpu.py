@@ -42,6 +42,7 @@ def _critical(t: Thresholds) -> Alert:
         severity="critical",
         expr=f"{once('hf_training_gpu_temperature_celsius', *GPU)} > {limit}",
         hold=hold,
+        keep=t["critical_kept_for"],
         summary=f"{WHICH} is at {number('.0f')} °C, near the point where it switches off",
         description=(
             f"For {hold} it was hotter than {limit} °C. By now it has slowed down; a few degrees more, and it switches off, "
@@ -83,6 +84,7 @@ def _lost(t: Thresholds) -> Alert:
         name="GpuLost",
         severity="critical",
         expr=with_model(f"{unanswered} > 0 or ({fewer})", window),
+        keep=t["critical_kept_for"],
         summary=f"{OF_WHAT} has lost a GPU on {{{{ $labels.host }}}}",
         description=(
             f"In the last {window} {{{{ if lt $value 0.0 }}}}the run came to have fewer GPUs there"

@@ -177,6 +177,7 @@ def _lost(t: Thresholds) -> Alert:
         severity="critical",
         expr=with_model(f"{lost} == 1 unless on (run_id) {RUNNING}"),
         hold=t["run_lost_for"],
+        keep=t["critical_kept_for"],
         summary=f"{OF_WHAT} is gone without a word",
         description=(
             "Its process has ended without saying so: it was killed (SIGKILL, out of memory), or its machine went down. "

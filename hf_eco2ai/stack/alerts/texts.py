@@ -27,11 +27,11 @@ WHOSE_BUDGET = (
 def queried(times: str, run: str, project: str) -> str:
     """What Prometheus answers to a query, times something, of the alert's run or else its project.
 
-    `%q` in the query is the run_id or project_name, quoted.
+    `%[2]q` in the query is the run_id or project_name, quoted, and `%[3]g` the alert's value.
     """
 
     def asked(query: str, name: str) -> str:
         answer = '{{ . | first | value | printf "%.5g" }}'
-        return f"{{{{ with query (printf `%g * {query}` {times} $labels.{name}) }}}}{answer}{{{{ end }}}}"
+        return f"{{{{ with query (printf `%[1]g * ({query})` {times} $labels.{name} $value) }}}}{answer}{{{{ end }}}}"
 
     return f"{{{{ if $labels.run_id }}}}{asked(run, 'run_id')}{{{{ else }}}}{asked(project, 'project_name')}{{{{ end }}}}"

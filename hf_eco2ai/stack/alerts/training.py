@@ -16,7 +16,7 @@ NOT_FINITE_WINDOW = "10m"
 
 def alerts(t: Thresholds) -> tuple[Alert, ...]:
     """Those of the category training."""
-    return (_stalled(t), _not_finite(), _high_loss(t), _throughput(t))
+    return (_stalled(t), _not_finite(t), _high_loss(t), _throughput(t))
 
 
 def _stalled(t: Thresholds) -> Alert:
@@ -41,7 +41,7 @@ def _stalled(t: Thresholds) -> Alert:
     )
 
 
-def _not_finite() -> Alert:
+def _not_finite(t: Thresholds) -> Alert:
     """The loss as last logged, and what the run has counted between two logs. That count goes on at a resume, so growth is told.
 
     Each scraped series is looked at before they are put together, since `max` takes a number where there is one.
@@ -58,6 +58,7 @@ def _not_finite() -> Alert:
         name="LossNotFinite",
         severity="critical",
         expr=with_model(while_running(any_of)),
+        keep=t["critical_kept_for"],
         summary=f"{OF_WHAT} has a loss that is no number",
         description=(
             f"The training loss is {{{{ $value }}}}, or was in the last {NOT_FINITE_WINDOW}. "
