@@ -90,6 +90,16 @@ CASES = (
         (gives(BUDGETS_OF_PROJECTS, {'{project_name="llama", budget="carbon", scope="project", period="day"}': 0.5}),),
     ),
     Case(
+        "a project's budget that was raised is what the newer run tells of it",
+        run("r1")
+        | run("r2")
+        | budget("1.2x40", "r1", scope="project")
+        | budget("0.6x40", "r2", scope="project")
+        | {series("hf_training_last_update_timestamp", run_id="r1", host="h1"): "0x40"}
+        | {series("hf_training_last_update_timestamp", run_id="r2", host="h1"): "0+15x40"},
+        (gives(BUDGETS_OF_PROJECTS, {'{project_name="llama", budget="carbon", scope="project"}': 0.6}),),
+    ),
+    Case(
         "of two exporters the one that says that a run lives is believed",
         run()
         | {

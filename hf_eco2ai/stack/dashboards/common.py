@@ -1,5 +1,6 @@
 """Panels that several dashboards have in the same form, and links between them."""
 
+from hf_eco2ai.stack.budgets import USED
 from hf_eco2ai.stack.dashboards import queries as q
 from hf_eco2ai.stack.dashboards import style
 from hf_eco2ai.stack.dashboards.kinds import Bars, Column, Stat, Table, Timeseries
@@ -122,9 +123,9 @@ OF_BUDGET = ("budget", "scope", "period")
 
 
 def budgets(t: Thresholds, **more: int) -> Bars:
-    """How much of each budget is used. The budget of a project is one, whichever of its runs tells of it."""
+    """How much of each budget is used. That of a project is recorded: what its newest runs tell of it, as the alerts take it."""
     of_runs = q.of_runs(f'{BUDGET_USED}{{scope="run"}}', *OF_BUDGET, window=q.SEEN)
-    of_projects = q.with_names(q.run(f'{BUDGET_USED}{{scope="project"}}', *OF_BUDGET, window=q.SEEN), q.SEEN)
+    of_projects = f'last_over_time({USED}{{scope="project", project_name=~"$project"}}[{q.SEEN}])'
     nearly = t.number("budget_nearly_spent_ratio")
     return Bars(
         title="Budgets used",

@@ -1,5 +1,6 @@
 """HF Eco2AI Executive Overview: what is it all, which project is it of, and will budgets hold."""
 
+from hf_eco2ai.stack.budgets import USED
 from hf_eco2ai.stack.dashboards import common, style
 from hf_eco2ai.stack.dashboards import queries as q
 from hf_eco2ai.stack.dashboards.common import CO2, COST, ENERGY
@@ -67,7 +68,7 @@ def _worst(t: Thresholds) -> Stat:
     return Stat(
         title="Budget closest to its end",
         description="The largest share of a budget that is used. Orange when it is nearly spent, red when it is spent.",
-        queries=(Query(q.chosen_runs(common.BUDGET_USED, window=q.SEEN, function="max"), "used", "instant"),),
+        queries=(Query(f"max (last_over_time({USED}{_PROJECT}[{q.SEEN}]))", "used", "instant"),),
         unit=style.SHARE,
         height=8,
         thresholds=style.high_is_bad(nearly, 1),
