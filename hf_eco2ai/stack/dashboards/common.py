@@ -148,6 +148,18 @@ def budgets(t: Thresholds, **more: int) -> Bars:
     )
 
 
+def running(height: int) -> Stat:
+    """How many runs live."""
+    return Stat(
+        title="Runs that are on",
+        description="Chosen runs that live now.",
+        queries=(Query(q.chosen_runs("hf_training_running"), "runs", "instant"),),
+        unit=style.COUNT,
+        width=3,
+        height=height,
+    )
+
+
 def _period(budget: str) -> str:
     """Nothing is said of a period where there is none."""
     return f'label_replace({budget}, "period", "", "period", "none")'

@@ -38,7 +38,7 @@ def dashboard(t: Thresholds) -> Dashboard:
                     Text("How to read this", _READ, "What the figures count."),
                 ),
             ),
-            Row("Will it stay in budget?", (common.budgets(t, width=14), _worst(t), _firing(), _on())),
+            Row("Will it stay in budget?", (common.budgets(t, width=14), _worst(t), _firing(), common.running(8))),
             Row("By project", (_projects(), _co2_per_day(), _cost_per_day())),
             Row("Where it goes", (_by_model(), _efficiency(), _runs())),
             Row("Alerts", (common.alerts(height=7),)),
@@ -86,17 +86,6 @@ def _firing() -> Stat:
         height=8,
         named=True,
         overrides=common.SEVERITIES,
-    )
-
-
-def _on() -> Stat:
-    return Stat(
-        title="Runs that are on",
-        description="Chosen runs that live now.",
-        queries=(Query(q.chosen_runs("hf_training_running"), "runs", "instant"),),
-        unit=style.COUNT,
-        width=3,
-        height=8,
     )
 
 

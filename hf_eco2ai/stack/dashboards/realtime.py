@@ -23,7 +23,7 @@ def dashboard(t: Thresholds) -> Dashboard:
         begin="now-15m",
         refresh="5s",
         rows=(
-            Row("Now", (*_dials(t), _cost(t), _runs(), _age(t))),
+            Row("Now", (*_dials(t), _cost(t), common.running(6), _age(t))),
             Row("The last minutes", (_co2(t), common.power_over_time(t), _phases(), _cpu())),
             Row("GPUs", operations.gpus(t)),
             Row("Training", (_loss(), operations.samples(), operations.step_durations(0.95))),
@@ -63,17 +63,6 @@ def _dials(t: Thresholds) -> tuple[Gauge, ...]:
 def _cost(t: Thresholds) -> Stat:
     """No dial, which would not show the currency."""
     return replace(common.rates(t)[2], title="Live cost rate", width=6, height=6)
-
-
-def _runs() -> Stat:
-    return Stat(
-        title="Runs that are on",
-        description="Chosen runs that live now.",
-        queries=(Query(q.chosen_runs("hf_training_running"), "runs", "instant"),),
-        unit=style.COUNT,
-        width=3,
-        height=6,
-    )
 
 
 def _age(t: Thresholds) -> Stat:
