@@ -161,6 +161,44 @@ RATE = (
         run() | rate("9x80"),
         (Alerts("9m45s", "HighCarbonRate"),),
     ),
+    Case(
+        "of two runs of one project the one that emits fast is named",
+        run()
+        | run("r2")
+        | rate("1x80")
+        | {
+            series(
+                "hf_training_co2_rate_kg_per_hour", project_name="llama", run_id="r2", host="h1", factor_type="lifecycle"
+            ): "4x80"
+        },
+        (Alerts("15m", "HighCarbonRate", ({**LIFECYCLE, "run_id": "r2"},)),),
+    ),
+    Case(
+        "a run that has ended has emitted it all the same",
+        run(running="1x8 0x80") | co2("25x80"),
+        (Alerts("15m", "HighCarbonEmissions", (LIFECYCLE,)),),
+    ),
+    Case(
+        "of two runs of one project the one that will exceed its budget is named",
+        run()
+        | run("r2")
+        | forecast("30x80")
+        | {series("hf_training_predicted_co2_kg", project_name="llama", run_id="r2", factor_type="lifecycle"): "10x80"}
+        | budget("0.5x80")
+        | budget("0.5x80", "r2")
+        | budget_kg("20x80")
+        | budget_kg("20x80", "r2"),
+        (Alerts("12m", "CarbonForecastOverBudget", (LIFECYCLE,)),),
+    ),
+    Case(
+        "a resumed run will exceed its budget again",
+        run(running="1x60 0x20 1x80") | forecast("30x160") | budget("0.5x160") | budget_kg("20x160"),
+        (
+            Alerts("14m", "CarbonForecastOverBudget", (LIFECYCLE,)),
+            Alerts("16m", "CarbonForecastOverBudget"),
+            Alerts("32m", "CarbonForecastOverBudget", (LIFECYCLE,)),
+        ),
+    ),
     Case("a rate that is no number is not high", run() | rate(nan(80)), (Alerts("15m", "HighCarbonRate"),)),
 )
 

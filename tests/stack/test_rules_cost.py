@@ -136,6 +136,16 @@ CASES = (
         (Alerts("4m", "CostBudgetExceeded", (OF_PROJECT,)), Alerts("10m", "CostBudgetExceeded")),
     ),
     Case(
+        "a resumed run with a raised budget of money has not spent it",
+        run(info="1x8 stale _x20 1x40") | budget("1.1x8 stale _x20 0.5x40", kind="cost"),
+        (
+            Alerts("6m", "CostBudgetExceeded", (OF_RUN,)),
+            Alerts("6m", "CostBudgetNearlySpent", (OF_RUN,)),
+            Alerts("10m", "CostBudgetExceeded"),
+            Alerts("10m", "CostBudgetNearlySpent"),
+        ),
+    ),
+    Case(
         "budgets of carbon, and shares that are no number, are no spent money",
         run() | run("r2") | budget("2x40") | budget(nan(40), "r2", kind="cost"),
         (Alerts("5m", "CostBudgetExceeded"), Alerts("5m", "CostBudgetNearlySpent")),

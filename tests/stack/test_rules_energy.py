@@ -141,6 +141,19 @@ POWER = (
         run(running="1x60 0x60") | kilowatts("9x120"),
         (Alerts("14m", "HighPowerDraw", (ON_H1,)), Alerts("16m", "HighPowerDraw")),
     ),
+    Case(
+        "of two runs of one project the one that draws much is named",
+        run()
+        | run("r2")
+        | kilowatts("4x80")
+        | {series("hf_training_energy_rate_kwh_per_hour", project_name="llama", run_id="r2", host="h1"): "9x80"},
+        (Alerts("12m", "HighPowerDraw", ({**ON_H1, "run_id": "r2"},)),),
+    ),
+    Case(
+        "a resumed run draws much again",
+        run(running="1x60 0x20 1x80") | kilowatts("9x160"),
+        (Alerts("16m", "HighPowerDraw"), Alerts("32m", "HighPowerDraw", (ON_H1,))),
+    ),
     Case("a power that is no number is not high", run() | kilowatts(nan(80)), (Alerts("12m", "HighPowerDraw"),)),
 )
 
@@ -281,6 +294,16 @@ BUDGETS = (
         | budget("_x20 0.01x60", "r2", kind="energy", scope="project", period="month")
         | measured("_x20 315+15x60", "r2"),
         (Alerts("4m", "EnergyBudgetExceeded", (OF_PROJECT,)), Alerts("10m", "EnergyBudgetExceeded")),
+    ),
+    Case(
+        "a resumed run with a raised budget of energy has not spent it",
+        run(info="1x8 stale _x20 1x40") | budget("1.1x8 stale _x20 0.5x40", kind="energy"),
+        (
+            Alerts("6m", "EnergyBudgetExceeded", (OF_RUN,)),
+            Alerts("6m", "EnergyBudgetNearlySpent", (OF_RUN,)),
+            Alerts("10m", "EnergyBudgetExceeded"),
+            Alerts("10m", "EnergyBudgetNearlySpent"),
+        ),
     ),
     Case(
         "budgets of carbon and money, and shares that are no number, are no spent energy",

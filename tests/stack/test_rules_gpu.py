@@ -149,6 +149,11 @@ MEMORY = (
         (Alerts("4m", "GpuMemoryAlmostFull"), Alerts("8m", "GpuMemoryAlmostFull")),
     ),
     Case(
+        "a use of memory that is no number is not full",
+        gauge("memory_usage_percent", nan(40)),
+        (Alerts("6m", "GpuMemoryAlmostFull"),),
+    ),
+    Case(
         "a full GPU that is served twice is one",
         served_twice(gauge("memory_usage_percent", "97x40")),
         (Alerts("6m", "GpuMemoryAlmostFull", (GPU0,)),),
