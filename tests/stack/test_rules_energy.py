@@ -189,6 +189,11 @@ IDLING = (
     Case(
         "an evaluation of some minutes is no idling", run() | gpus() | gpu("90x40 0x40"), (Alerts("19m", "GpuIdleWhileRunning"),)
     ),
+    Case(
+        "a GPU of a resumed run idles again",
+        run(running="1x62 0x20 1x80") | gpus() | gpu("2x160"),
+        (Alerts("17m", "GpuIdleWhileRunning"), Alerts("36m", "GpuIdleWhileRunning", ({**ON_H1, "gpu_id": "1"},))),
+    ),
     Case("a use that is no number is no idling", run() | gpus() | gpu(nan(80)), (Alerts("16m", "GpuIdleWhileRunning"),)),
 )
 

@@ -111,6 +111,11 @@ TEMPERATURE = (
         (Alerts("10m", "GpuTemperatureHigh", (GPU0,)), Alerts("10m15s", "GpuTemperatureHigh")),
     ),
     Case(
+        "a GPU in danger that is served twice is one",
+        served_twice(celsius("92x40")),
+        (Alerts("5m", "GpuTemperatureCritical", (GPU0,)),),
+    ),
+    Case(
         "a temperature that is no number is none",
         celsius(nan(40)),
         (Alerts("8m", "GpuTemperatureHigh"), Alerts("8m", "GpuTemperatureCritical")),
@@ -314,6 +319,16 @@ UNEVEN = (
                 ),
             ),
         ),
+    ),
+    Case(
+        "a use that is no number is not uneven",
+        run() | count("2x100") | busy("90x100") | busy(nan(100), "1"),
+        (Alerts("20m", "GpuUneven"),),
+    ),
+    Case(
+        "a resumed run uses its GPUs as unevenly as before",
+        run(running="1x80 0x20 1x100") | count("2x200") | busy("90x200") | busy("30x200", "1"),
+        (Alerts("18m", "GpuUneven", (R1,)), Alerts("22m", "GpuUneven"), Alerts("42m", "GpuUneven", (R1,))),
     ),
     Case(
         "GPUs that take turns are used evenly",
